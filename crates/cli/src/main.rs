@@ -1,0 +1,29 @@
+//! The `portcullis` command. One file a subcommand; what they share in looks is in `output`.
+
+mod output;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A data plane for container firewalls: try it, check policies, see why a packet was denied.
+#[derive(Parser)]
+#[command(name = "portcullis", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print versions of the command and of its formats
+    Version(version::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Version(args) => version::run(args),
+    };
+    output::exit_code(result)
+}

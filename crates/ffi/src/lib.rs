@@ -1,0 +1,30 @@
+//! The C ABI: `libportcullis.so`, `libportcullis.a` and `include/portcullis.h`. It knows the facade
+//! and C's calling convention. It must never hold logic of its own, print, or install a signal
+//! handler.
+//!
+//! Conventions: every function starts with `portcullis_`, answers an `int32_t` status or a plain
+//! value, checks every pointer for NULL, and never lets a panic cross into C.
+
+/// The number of the ABI described by `include/portcullis.h`. It grows by one with every change of
+/// the header that an old caller could notice.
+pub const ABI_VERSION: u32 = 1;
+
+/// The ABI version of the library that is loaded: compare it with `PORTCULLIS_ABI_VERSION` of the
+/// header that the caller was compiled with. Never fails; may be called from any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn portcullis_abi_version() -> u32 {
+    ABI_VERSION
+}
+
+/// The library's version as a NUL-terminated string such as `0.1.0`. The string is static: the
+/// caller must not free it. Never fails; may be called from any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn portcullis_version() -> *const core::ffi::c_char {
+    const VERSION: &core::ffi::CStr = match core::ffi::CStr::from_bytes_with_nul(
+        concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes(),
+    ) {
+        Ok(text) => text,
+        Err(_) => c"unknown",
+    };
+    VERSION.as_ptr()
+}

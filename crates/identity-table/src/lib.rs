@@ -1,0 +1,12 @@
+//! Who an address is: endpoints with labels are grouped into identities, selectors pick identities,
+//! and a longest-prefix-match table maps any address to its identity in a few nanoseconds. It knows
+//! addresses, labels and selectors. It must never know packets, rules, policy documents or the
+//! kernel: pure Rust, no C, no build script, no I/O.
+
+pub mod id;
+pub mod labels;
+pub mod selector;
+
+pub use id::IdentityId;
+pub use labels::Labels;
+pub use selector::Selector;
