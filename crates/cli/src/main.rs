@@ -1,5 +1,6 @@
 //! The `portcullis` command. One file a subcommand; what they share in looks is in `output`.
 
+mod doctor;
 mod output;
 mod version;
 
@@ -17,12 +18,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Say what this host can do (kernel, driver, modes, capabilities) and what to change
+    Doctor(doctor::Args),
     /// Print versions of the command and of its formats
     Version(version::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Doctor(args) => doctor::run(args),
         Command::Version(args) => version::run(args),
     };
     output::exit_code(result)

@@ -1,13 +1,18 @@
-//! How every subcommand ends and how it speaks: one place for errors and exit codes.
+//! How every subcommand ends and how it speaks: one place for errors, exit codes, JSON and colour.
 
 use std::fmt::Display;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+
+use serde::Serialize;
 
 /// How a subcommand ended, when nothing went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Exit code 0.
     Done,
+    /// The answer is "there is something": exit code 1.
+    Findings,
 }
 
 /// Something the user has to mend: printed as one line, exit code 2.
@@ -24,9 +29,38 @@ impl<E: Display> From<E> for Refused {
 pub(crate) fn exit_code(result: Result<Outcome, Refused>) -> ExitCode {
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Findings) => ExitCode::from(1),
         Err(Refused(message)) => {
             eprintln!("{message}");
             ExitCode::from(2)
         }
     }
+}
+
+/// Prints one JSON value on a line of its own.
+pub(crate) fn json(value: &impl Serialize) -> Result<(), Refused> {
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer(&mut out, value)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+/// `text` in green, on a terminal.
+pub(crate) fn green(text: &str) -> String {
+    coloured("32", text)
+}
+
+/// `text` in yellow, on a terminal.
+pub(crate) fn yellow(text: &str) -> String {
+    coloured("33", text)
+}
+
+/// `text` in red, on a terminal.
+pub(crate) fn red(text: &str) -> String {
+    coloured("31", text)
+}
+
+fn coloured(code: &str, text: &str) -> String {
+    let wanted = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    if wanted { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
