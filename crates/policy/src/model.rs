@@ -224,6 +224,11 @@ pub enum Match {
     Cidr(IpNet),
     /// An address within a prefix of the set at this index of [`PolicySet::sets`].
     InSet(u32),
+    /// Whatever the address: the labels of the cluster's namespace of this name satisfy the selector
+    /// (`kubernetes.io/metadata.name` included; a namespace the cluster does not have has that label
+    /// alone). Calico's namespaced sets inherit their namespace's labels, so
+    /// `All([InSet(i), NamespaceHas(..)])` is how a namespace selector picks such a set.
+    NamespaceHas(Box<str>, Selector),
     /// The part does not hold.
     Not(Box<Match>),
     /// All parts hold; with no part: anything.
