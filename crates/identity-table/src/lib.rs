@@ -3,10 +3,12 @@
 //! addresses, labels and selectors. It must never know packets, rules, policy documents or the
 //! kernel: pure Rust, no C, no build script, no I/O.
 
+pub mod endpoint;
 pub mod id;
 pub mod labels;
 pub mod selector;
 
+pub use endpoint::ClusterState;
 pub use id::IdentityId;
 pub use labels::Labels;
 pub use selector::Selector;

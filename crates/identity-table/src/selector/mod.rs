@@ -1,5 +1,9 @@
 //! Selectors: one boolean expression over labels, whatever language it was written in.
 
+pub mod calico;
+pub mod index;
+pub mod kubernetes;
+
 use std::collections::BTreeSet;
 
 use crate::Labels;
@@ -22,6 +26,10 @@ use crate::Labels;
 pub enum Selector {
     /// Every object.
     All,
+    /// The object belongs to no namespace (Calico's `global()`). Labels cannot tell, so
+    /// [`matches`](Selector::matches) says yes, as for any object that labels alone describe;
+    /// whoever reads a `namespaceSelector` must give it its meaning.
+    Global,
     /// The key is there, with any value.
     Has(Box<str>),
     /// The key is there with this value.
@@ -50,7 +58,7 @@ impl Selector {
     /// Whether `labels` satisfy the expression. O(size of the expression × log labels).
     pub fn matches(&self, labels: &Labels) -> bool {
         match self {
-            Self::All => true,
+            Self::All | Self::Global => true,
             Self::Has(key) => labels.value(key).is_some(),
             Self::Equals(key, value) => labels.value(key) == Some(value),
             Self::NotEquals(key, value) => labels.value(key) != Some(value),
@@ -65,5 +73,47 @@ impl Selector {
             Self::And(parts) => parts.iter().all(|p| p.matches(labels)),
             Self::Or(parts) => parts.iter().any(|p| p.matches(labels)),
         }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_key() -> impl Strategy<Value = Box<str>> {
+        prop::sample::select(vec!["a", "b", "c.d/e", "in", "has"]).prop_map(Into::into)
+    }
+
+    fn any_value() -> impl Strategy<Value = Box<str>> {
+        prop::sample::select(vec!["", "x", "xy", "y'z", "\"q"]).prop_map(Into::into)
+    }
+
+    pub(crate) fn any_labels() -> impl Strategy<Value = Labels> {
+        prop::collection::vec((any_key(), any_value()), 0..4)
+            .prop_map(|pairs| pairs.into_iter().collect())
+    }
+
+    /// Selectors of every variant, nested a few levels.
+    pub(crate) fn any_selector() -> impl Strategy<Value = Selector> {
+        let values = || prop::collection::btree_set(any_value(), 0..3);
+        let leaf = prop_oneof![
+            Just(Selector::All),
+            any_key().prop_map(Selector::Has),
+            (any_key(), any_value()).prop_map(|(k, v)| Selector::Equals(k, v)),
+            (any_key(), any_value()).prop_map(|(k, v)| Selector::NotEquals(k, v)),
+            (any_key(), values()).prop_map(|(k, v)| Selector::In(k, v)),
+            (any_key(), values()).prop_map(|(k, v)| Selector::NotIn(k, v)),
+            (any_key(), any_value()).prop_map(|(k, v)| Selector::Contains(k, v)),
+            (any_key(), any_value()).prop_map(|(k, v)| Selector::StartsWith(k, v)),
+            (any_key(), any_value()).prop_map(|(k, v)| Selector::EndsWith(k, v)),
+        ];
+        leaf.prop_recursive(4, 16, 3, |inner| {
+            prop_oneof![
+                inner.clone().prop_map(|s| Selector::Not(Box::new(s))),
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Selector::And),
+                prop::collection::vec(inner, 0..3).prop_map(Selector::Or),
+            ]
+        })
     }
 }
