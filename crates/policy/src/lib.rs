@@ -3,4 +3,8 @@
 //! and compared. It knows documents, clusters, identities and rules. It must never know packets,
 //! ports of a NIC or the kernel.
 
+pub mod flow;
+pub mod judge;
 pub mod model;
+
+pub use flow::{Flow, Verdict};
