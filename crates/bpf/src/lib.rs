@@ -1,3 +1,36 @@
 //! The XDP program and its loader: the program parses just enough of a packet to steer it to the
 //! AF_XDP socket of its queue, and acts as the failure mode says when there is none. It knows the
 //! kernel, interfaces and maps. It must never know policies, identities or connections.
+//!
+//! The program is C (`src/portcullis.bpf.c`), compiled by `build-object.sh`; the object is committed
+//! and embedded, so using this crate needs no BPF compiler. One [`Program`] is one loaded instance
+//! with maps of its own, for one [`Interface`]:
+//!
+//! ```no_run
+//! use portcullis_bpf::{Attach, Interface, Program, Settings};
+//!
+//! let interface = Interface::by_name("eth0")?;
+//! let mut program = Program::load(&interface, &Settings::default())?;
+//! let mode = program.attach(&interface, Attach::PreferNative)?;
+//! println!("{} runs the program in {mode} mode", interface.name());
+//! // For each queue: program.set_socket(queue, &socket)?, then beat before every batch.
+//! let heartbeat = program.heartbeat(0)?;
+//! heartbeat.beat();
+//! # Ok::<(), portcullis_bpf::Error>(())
+//! ```
+//!
+//! The program is held by a link that lives as long as the `Program`: when the process ends, however
+//! it ends, the kernel detaches and frees everything.
+
+mod counters;
+mod error;
+mod heartbeat;
+mod interface;
+mod loader;
+mod sys;
+
+pub use counters::{Count, Counters, Kind, Verdict};
+pub use error::Error;
+pub use heartbeat::{Heartbeat, STALE_AFTER};
+pub use interface::Interface;
+pub use loader::{Attach, AttachMode, FailureMode, Program, Settings};

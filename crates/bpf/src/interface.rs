@@ -1,0 +1,77 @@
+//! Network interfaces: name, index, MTU and queues, as the kernel of this network namespace says.
+
+use std::ffi::CString;
+
+use crate::Error;
+use crate::sys;
+
+/// One network interface, as it was when it was looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    name: String,
+    index: u32,
+    mtu: u32,
+    rx_queues: u32,
+    tx_queues: u32,
+}
+
+impl Interface {
+    /// Looks an interface up in the calling thread's network namespace. A few system calls.
+    ///
+    /// # Errors
+    /// [`Error::UnknownInterface`] if there is none of that name.
+    pub fn by_name(name: &str) -> Result<Self, Error> {
+        let unknown = || Error::UnknownInterface { name: name.to_owned() };
+        let c_name = CString::new(name).map_err(|_| unknown())?;
+        if name.is_empty() || name.len() >= libc::IFNAMSIZ {
+            return Err(unknown());
+        }
+        let index = sys::interface_index(&c_name).ok_or_else(unknown)?;
+        let mtu = sys::interface_mtu(&c_name)
+            .map_err(|source| Error::system(format!("reading the MTU of {name}"), source))?;
+        // Drivers without the call have one queue each way.
+        let (rx_queues, tx_queues) = sys::interface_channels(&c_name).unwrap_or((1, 1));
+        Ok(Self { name: name.to_owned(), index, mtu, rx_queues, tx_queues })
+    }
+
+    /// The name, such as `eth0`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The kernel's number for it, positive.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Largest packet behind the link-layer header, in bytes.
+    pub fn mtu(&self) -> u32 {
+        self.mtu
+    }
+
+    /// Number of receive queues in use, at least 1.
+    pub fn rx_queues(&self) -> u32 {
+        self.rx_queues
+    }
+
+    /// Number of transmit queues in use, at least 1.
+    pub fn tx_queues(&self) -> u32 {
+        self.tx_queues
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_known_and_nonsense_is_not() {
+        let lo = Interface::by_name("lo").unwrap();
+        assert_eq!((lo.name(), lo.rx_queues(), lo.tx_queues()), ("lo", 1, 1));
+        assert!(lo.index() > 0 && lo.mtu() >= 1500);
+        for name in ["", "no-such-if0", "a-name-far-too-long-for-linux", "nul\0name"] {
+            let error = Interface::by_name(name).unwrap_err();
+            assert!(matches!(error, Error::UnknownInterface { .. }), "{name}: {error}");
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Loading the program, attaching it through a link, and reaching its maps.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use libbpf_rs::{MapCore, MapFlags, MapHandle, ObjectBuilder, OpenObject, PrintLevel};
+
+use crate::heartbeat::{Beats, Heartbeat, STALE_AFTER};
+use crate::sys;
+use crate::{Counters, Error, Interface};
+
+/// The compiled program.
+static OBJECT: &[u8] = include_bytes!("portcullis.bpf.o");
+
+/// Above this MTU packets may come in several buffers. Drivers put the limit of one buffer between
+/// 3,000 and 3,520 bytes.
+const SINGLE_BUFFER_MTU: u32 = 3000;
+
+/// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` of linux/if_link.h.
+const GENERIC_FLAG: u32 = 1 << 1;
+const NATIVE_FLAG: u32 = 1 << 2;
+/// `XDP_ATTACHED_DRV` and `XDP_ATTACHED_SKB` of linux/if_link.h.
+const ATTACHED_NATIVE: u8 = 1;
+const ATTACHED_GENERIC: u8 = 2;
+
+/// What happens to packets that no live userspace takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum FailureMode {
+    /// They are dropped.
+    #[default]
+    Closed,
+    /// They go to the host's network stack, as if there were no firewall.
+    Open,
+}
+
+/// How to attach.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Attach {
+    /// In the driver; an error if it cannot.
+    Native,
+    /// In the driver if it can, else in the stack.
+    #[default]
+    PreferNative,
+    /// In the stack: any driver, but slower.
+    Generic,
+}
+
+/// Where the program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AttachMode {
+    /// In the driver, before the kernel makes a socket buffer.
+    Native,
+    /// In the network stack.
+    Generic,
+}
+
+/// What is fixed when the program is loaded.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What happens to packets that no live userspace takes.
+    pub failure: FailureMode,
+    /// Age at which a heartbeat counts as stale, at least 10 ms.
+    pub stale_after: Duration,
+    /// Largest number of prefixes in the early-drop set, per address family; 0 leaves the check out
+    /// of the program.
+    pub early_drop_capacity: u32,
+}
+
+/// One loaded instance of the program, with maps of its own, attached or not. Dropping it detaches.
+#[derive(Debug)]
+pub struct Program {
+    // Dropped first: nothing may run the program when the maps go.
+    link: Option<OwnedFd>,
+    program: OwnedFd,
+    sockets: MapHandle,
+    counters: MapHandle,
+    beats: Arc<Beats>,
+    queues: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { failure: FailureMode::Closed, stale_after: STALE_AFTER, early_drop_capacity: 0 }
+    }
+}
+
+impl fmt::Display for AttachMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        })
+    }
+}
+
+impl fmt::Display for FailureMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+        })
+    }
+}
+
+impl Program {
+    /// Loads an instance for `interface`, with a slot for each of its receive queues. Until the
+    /// first heartbeat the failure mode holds. A few milliseconds.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`], [`Error::OldKernel`] or, with what the verifier said,
+    /// [`Error::Load`].
+    pub fn load(interface: &Interface, settings: &Settings) -> Result<Self, Error> {
+        let entry =
+            if interface.mtu() > SINGLE_BUFFER_MTU { "portcullis_frags" } else { "portcullis" };
+        let queues = interface.rx_queues();
+        let mut object = open()?;
+        configure(&mut object, settings, queues).map_err(|error| load_error(os_error(&error)))?;
+        for mut program in object.progs_mut() {
+            let chosen = program.name() == entry;
+            program.set_autoload(chosen);
+        }
+        take_log();
+        let object = object.load().map_err(|error| load_error(os_error(&error)))?;
+
+        let map = |name: &str| {
+            let map = object.maps().find(|map| map.name() == name);
+            map.ok_or_else(|| load_error(io::Error::from(io::ErrorKind::NotFound))).and_then(
+                |map| MapHandle::try_from(&map).map_err(|error| load_error(os_error(&error))),
+            )
+        };
+        let (sockets, counters, beats) = (map("sockets")?, map("counters")?, map("beats")?);
+        let program = object
+            .progs()
+            .find(|program| program.name() == entry)
+            .ok_or_else(|| load_error(io::Error::from(io::ErrorKind::NotFound)))?
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(load_error)?;
+        let beats = Arc::new(Beats::map(beats.as_fd(), queues)?);
+        Ok(Self { link: None, program, sockets, counters, beats, queues })
+    }
+
+    /// Attaches the program; answers the mode obtained, as the kernel reports it.
+    ///
+    /// # Errors
+    /// [`Error::Occupied`], [`Error::MtuTooLarge`], [`Error::NativeUnsupported`],
+    /// [`Error::TooFewQueues`], [`Error::NotPermitted`]. [`Attach::PreferNative`] answers the error
+    /// of the native attempt unless the driver merely lacks native XDP.
+    pub fn attach(&mut self, interface: &Interface, attach: Attach) -> Result<AttachMode, Error> {
+        let link = match attach {
+            Attach::Native => self.link(interface, NATIVE_FLAG)?,
+            Attach::Generic => self.link(interface, GENERIC_FLAG)?,
+            Attach::PreferNative => match self.link(interface, NATIVE_FLAG) {
+                Err(Error::NativeUnsupported { .. }) => self.link(interface, GENERIC_FLAG)?,
+                answer => answer?,
+            },
+        };
+        self.link = Some(link);
+        match sys::attached_mode(interface.index()) {
+            Ok(ATTACHED_NATIVE) => Ok(AttachMode::Native),
+            Ok(ATTACHED_GENERIC) => Ok(AttachMode::Generic),
+            Ok(other) => Err(Error::System {
+                what: format!("interface {}: reading the attach mode back", interface.name()),
+                source: io::Error::other(format!("the kernel says {other}")),
+            }),
+            Err(source) => Err(Error::system(
+                format!("interface {}: reading the attach mode back", interface.name()),
+                source,
+            )),
+        }
+    }
+
+    /// Takes the program off the interface.
+    pub fn detach(&mut self) {
+        self.link = None;
+    }
+
+    /// Hands the packets of `queue` to `socket` from now on.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchQueue`]; [`Error::System`] if it is no AF_XDP socket with an RX ring.
+    pub fn set_socket(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), Error> {
+        if queue >= self.queues {
+            return Err(Error::NoSuchQueue { queue, queues: self.queues });
+        }
+        let value = socket.as_raw_fd().to_ne_bytes();
+        self.sockets.update(&queue.to_ne_bytes(), &value, MapFlags::ANY).map_err(|error| {
+            Error::system(format!("steering queue {queue} to its socket"), os_error(&error))
+        })
+    }
+
+    /// The heartbeat of `queue`.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchQueue`].
+    pub fn heartbeat(&self, queue: u32) -> Result<Heartbeat, Error> {
+        Heartbeat::new(&self.beats, queue)
+    }
+
+    /// Number of queues that the program serves.
+    pub fn queues(&self) -> u32 {
+        self.queues
+    }
+
+    /// Reads all counters. Two dozen system calls.
+    ///
+    /// # Errors
+    /// A failed system call.
+    pub fn counters(&self) -> Result<Counters, Error> {
+        let mut counters = Counters::default();
+        for slot in 0..Counters::SLOTS {
+            let key = (slot as u32).to_ne_bytes();
+            let values = self.counters.lookup_percpu(&key, MapFlags::ANY).map_err(|error| {
+                Error::system("reading the program's counters", os_error(&error))
+            })?;
+            for value in values.iter().flatten() {
+                counters.add(slot, value);
+            }
+        }
+        Ok(counters)
+    }
+
+    /// Runs the program once over `packet`, in the kernel but on no interface, as received on queue
+    /// 0: for tests. Answers the XDP action and the packet as the program left it.
+    ///
+    /// # Errors
+    /// A failed system call; the kernel takes packets from 14 bytes to about a page.
+    pub fn test_run(&self, packet: &[u8]) -> Result<(u32, Vec<u8>), Error> {
+        sys::test_run(self.program.as_fd(), packet)
+            .map_err(|source| Error::system("running the program on a test packet", source))
+    }
+
+    fn link(&self, interface: &Interface, flags: u32) -> Result<OwnedFd, Error> {
+        sys::link_xdp(self.program.as_fd(), interface.index(), flags)
+            .map_err(|source| attach_error(interface, flags, source))
+    }
+}
+
+fn open() -> Result<OpenObject, Error> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        libbpf_rs::set_print(Some((PrintLevel::Warn, keep_log)));
+    });
+    take_log();
+    ObjectBuilder::default().open_memory(OBJECT).map_err(|error| load_error(os_error(&error)))
+}
+
+fn configure(
+    object: &mut OpenObject,
+    settings: &Settings,
+    queues: u32,
+) -> Result<(), libbpf_rs::Error> {
+    let early_drop = settings.early_drop_capacity;
+    for mut map in object.maps_mut() {
+        match map.name().to_str() {
+            Some("sockets" | "beats") => map.set_max_entries(queues)?,
+            Some("early_drop_ipv4" | "early_drop_ipv6") => {
+                map.set_max_entries(early_drop.max(1))?
+            }
+            Some(name) if name.ends_with(".rodata") => {
+                let open = u32::from(settings.failure == FailureMode::Open);
+                let stale = settings.stale_after.max(Duration::from_millis(10)).as_nanos();
+                let stale = i64::try_from(stale).unwrap_or(i64::MAX);
+                let mut value = Vec::with_capacity(16);
+                value.extend(open.to_ne_bytes());
+                value.extend(u32::from(early_drop > 0).to_ne_bytes());
+                value.extend(stale.to_ne_bytes());
+                map.set_initial_value(&value)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn attach_error(interface: &Interface, flags: u32, source: io::Error) -> Error {
+    let name = interface.name().to_owned();
+    match source.raw_os_error() {
+        Some(libc::EBUSY | libc::EEXIST) => Error::Occupied { interface: name, source },
+        Some(libc::ERANGE) => Error::MtuTooLarge { interface: name, mtu: interface.mtu(), source },
+        Some(libc::ENOSPC) => Error::TooFewQueues { interface: name, source },
+        Some(libc::ENODEV) => Error::UnknownInterface { name },
+        Some(libc::EOPNOTSUPP | libc::EINVAL) if flags == NATIVE_FLAG => {
+            Error::NativeUnsupported { interface: name, source }
+        }
+        _ => Error::system(format!("interface {name}: attaching the XDP program"), source),
+    }
+}
+
+fn load_error(source: io::Error) -> Error {
+    let log = take_log();
+    match Error::system("loading the XDP program", source) {
+        Error::System { source, .. } => Error::Load { log, source },
+        error => error,
+    }
+}
+
+/// The kernel's answer behind a libbpf-rs error, which shows it in its text only: libbpf leaves the
+/// number in errno as well.
+fn os_error(error: &libbpf_rs::Error) -> io::Error {
+    let last = io::Error::last_os_error();
+    match last.raw_os_error() {
+        Some(0) | None => io::Error::other(error.to_string()),
+        Some(_) => last,
+    }
+}
+
+thread_local! {
+    /// What libbpf said during the call in progress on this thread.
+    static LOG: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+fn keep_log(_: PrintLevel, message: String) {
+    const LOG_LIMIT: usize = 4096;
+    LOG.with_borrow_mut(|log| {
+        if log.len() < LOG_LIMIT {
+            log.push_str(&message);
+        }
+    });
+}
+
+fn take_log() -> String {
+    LOG.take().trim_end().to_owned()
+}

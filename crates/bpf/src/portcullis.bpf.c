@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: (MIT OR GPL-2.0-only)
+//
+// The XDP program of portcullis. It judges nothing: it hands every packet to the AF_XDP socket of
+// the queue it came in on, as long as userspace is alive. When it is not (no socket, or no
+// heartbeat), the failure mode decides. One loaded instance, with maps of its own, serves one port.
+//
+// Two entry points share one body. `portcullis` is what ordinary MTUs get: on a veth its presence
+// makes the driver stop its peer from sending segmentation-offloaded packets. `portcullis_frags`
+// accepts packets of several buffers, which is what jumbo MTUs need.
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+// Where a packet went. The order is a contract with counters.rs.
+enum verdict {
+	TO_SOCKET,     // handed to the socket of its queue
+	MISS_DROPPED,  // no socket on its queue, failure mode closed
+	MISS_PASSED,   // no socket on its queue, failure mode open
+	STALE_DROPPED, // userspace stalled, failure mode closed
+	STALE_PASSED,  // userspace stalled, failure mode open
+	EARLY_DROPPED, // source address in the early-drop set
+	VERDICTS,
+};
+
+// What a packet was, as far as this program looks. The order is a contract with counters.rs.
+enum kind {
+	KIND_IPV4,
+	KIND_IPV6,
+	KIND_ARP,
+	KIND_OTHER, // any other EtherType, or a frame too short for its headers
+	KINDS,
+};
+
+struct count {
+	__u64 packets;
+	__u64 bytes;
+};
+
+// One cache line, so that workers that write neighbouring beats do not disturb each other.
+struct beat {
+	__u64 ns; // CLOCK_MONOTONIC
+	__u64 pad[7];
+};
+
+struct ipv4_key {
+	__u32 prefix_len;
+	__u8 address[4];
+};
+
+struct ipv6_key {
+	__u32 prefix_len;
+	__u8 address[16];
+};
+
+// Settings, fixed when the program is loaded: the verifier removes the branches not taken.
+const volatile __u32 failure_open = 0;
+const volatile __u32 early_drop = 0;
+const volatile __u64 stale_after_ns = 500 * 1000 * 1000;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, 1); // the loader sets the number of queues
+	__type(key, __u32);
+	__type(value, __u32);
+} sockets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1); // the loader sets the number of queues
+	__type(key, __u32);
+	__type(value, struct beat);
+} beats SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, VERDICTS * KINDS);
+	__type(key, __u32);
+	__type(value, struct count);
+} counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1); // the loader sets the size of the early-drop set
+	__type(key, struct ipv4_key);
+	__type(value, __u8);
+} early_drop_ipv4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1); // the loader sets the size of the early-drop set
+	__type(key, struct ipv6_key);
+	__type(value, __u8);
+} early_drop_ipv6 SEC(".maps");
+
+struct vlan_header {
+	__be16 tag;
+	__be16 next;
+};
+
+// The kind of a packet, and where its IP header starts (0: none).
+static __always_inline enum kind parse(void *data, void *end, __u32 *ip_offset)
+{
+	struct ethhdr *ethernet = data;
+	__u32 offset = sizeof(*ethernet);
+	__be16 next;
+
+	*ip_offset = 0;
+	if ((void *)(ethernet + 1) > end)
+		return KIND_OTHER;
+	next = ethernet->h_proto;
+#pragma unroll
+	for (int tags = 0; tags < 2; tags++) {
+		struct vlan_header *vlan = data + offset;
+
+		if (next != bpf_htons(ETH_P_8021Q) && next != bpf_htons(ETH_P_8021AD))
+			break;
+		if ((void *)(vlan + 1) > end)
+			return KIND_OTHER;
+		next = vlan->next;
+		offset += sizeof(*vlan);
+	}
+	if (next == bpf_htons(ETH_P_ARP))
+		return KIND_ARP;
+	if (next == bpf_htons(ETH_P_IP)) {
+		if (data + offset + sizeof(struct iphdr) > end)
+			return KIND_OTHER;
+		*ip_offset = offset;
+		return KIND_IPV4;
+	}
+	if (next == bpf_htons(ETH_P_IPV6)) {
+		if (data + offset + sizeof(struct ipv6hdr) > end)
+			return KIND_OTHER;
+		*ip_offset = offset;
+		return KIND_IPV6;
+	}
+	return KIND_OTHER;
+}
+
+static __always_inline int in_early_drop_set(void *data, void *end, enum kind kind, __u32 offset)
+{
+	if (kind == KIND_IPV4) {
+		struct iphdr *ip = data + offset;
+		struct ipv4_key key = { .prefix_len = 32 };
+
+		if ((void *)(ip + 1) > end)
+			return 0;
+		__builtin_memcpy(key.address, &ip->saddr, sizeof(key.address));
+		return bpf_map_lookup_elem(&early_drop_ipv4, &key) != 0;
+	}
+	if (kind == KIND_IPV6) {
+		struct ipv6hdr *ip = data + offset;
+		struct ipv6_key key = { .prefix_len = 128 };
+
+		if ((void *)(ip + 1) > end)
+			return 0;
+		__builtin_memcpy(key.address, &ip->saddr, sizeof(key.address));
+		return bpf_map_lookup_elem(&early_drop_ipv6, &key) != 0;
+	}
+	return 0;
+}
+
+static __always_inline void count(enum verdict verdict, enum kind kind, __u64 bytes)
+{
+	__u32 key = verdict * KINDS + kind;
+	struct count *count = bpf_map_lookup_elem(&counters, &key);
+
+	if (count) {
+		count->packets += 1;
+		count->bytes += bytes;
+	}
+}
+
+static __always_inline int userspace_is_alive(__u32 queue)
+{
+	struct beat *beat = bpf_map_lookup_elem(&beats, &queue);
+	__s64 age;
+
+	if (!beat)
+		return 0;
+	// Signed: userspace may have written its beat after this CPU read its clock.
+	age = bpf_ktime_get_coarse_ns() - *(volatile __u64 *)&beat->ns;
+	return age < (__s64)stale_after_ns;
+}
+
+static __always_inline int steer(struct xdp_md *ctx, __u64 bytes)
+{
+	void *data = (void *)(long)ctx->data;
+	void *end = (void *)(long)ctx->data_end;
+	__u32 queue = ctx->rx_queue_index;
+	int failure_action = failure_open ? XDP_PASS : XDP_DROP;
+	__u32 ip_offset;
+	enum kind kind = parse(data, end, &ip_offset);
+	int action;
+
+	if (early_drop && in_early_drop_set(data, end, kind, ip_offset)) {
+		count(EARLY_DROPPED, kind, bytes);
+		return XDP_DROP;
+	}
+	if (!userspace_is_alive(queue)) {
+		count(failure_open ? STALE_PASSED : STALE_DROPPED, kind, bytes);
+		return failure_action;
+	}
+	action = bpf_redirect_map(&sockets, queue, failure_action);
+	if (action == XDP_REDIRECT)
+		count(TO_SOCKET, kind, bytes);
+	else
+		count(failure_open ? MISS_PASSED : MISS_DROPPED, kind, bytes);
+	return action;
+}
+
+SEC("xdp")
+int portcullis(struct xdp_md *ctx)
+{
+	return steer(ctx, ctx->data_end - ctx->data);
+}
+
+SEC("xdp.frags")
+int portcullis_frags(struct xdp_md *ctx)
+{
+	return steer(ctx, bpf_xdp_get_buff_len(ctx));
+}
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -1,0 +1,186 @@
+//! The unsafe corner: system calls that neither std nor libbpf-rs offers, and the memory shared with
+//! the program.
+
+use std::ffi::{CStr, c_int, c_void};
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::AtomicU64;
+
+use libbpf_rs::libbpf_sys;
+
+/// `ETHTOOL_GCHANNELS` of linux/ethtool.h.
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
+
+/// `struct ethtool_channels` of linux/ethtool.h.
+#[repr(C)]
+#[derive(Default)]
+struct EthtoolChannels {
+    command: u32,
+    max: [u32; 4],
+    rx: u32,
+    tx: u32,
+    other: u32,
+    combined: u32,
+}
+
+pub(crate) fn interface_index(name: &CStr) -> Option<u32> {
+    // SAFETY: `name` is a NUL-terminated string that lives through the call.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    (index != 0).then_some(index)
+}
+
+pub(crate) fn interface_mtu(name: &CStr) -> io::Result<u32> {
+    let mut request = interface_request(name);
+    interface_ioctl(libc::SIOCGIFMTU, &mut request)?;
+    // SAFETY: a successful SIOCGIFMTU has filled this member of the union; every bit pattern is an
+    // integer.
+    let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+    Ok(u32::try_from(mtu).unwrap_or(0))
+}
+
+/// Receive and transmit queues in use, combined ones counted on both sides.
+pub(crate) fn interface_channels(name: &CStr) -> io::Result<(u32, u32)> {
+    let mut channels = EthtoolChannels { command: ETHTOOL_GCHANNELS, ..Default::default() };
+    let mut request = interface_request(name);
+    request.ifr_ifru.ifru_data = ptr::from_mut(&mut channels).cast();
+    interface_ioctl(libc::SIOCETHTOOL, &mut request)?;
+    Ok(((channels.rx + channels.combined).max(1), (channels.tx + channels.combined).max(1)))
+}
+
+fn interface_request(name: &CStr) -> libc::ifreq {
+    // SAFETY: ifreq is plain data for which all zeroes is valid.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    let room = libc::IFNAMSIZ - 1;
+    for (to, from) in request.ifr_name.iter_mut().zip(name.to_bytes().iter().take(room)) {
+        *to = *from as libc::c_char;
+    }
+    request
+}
+
+fn interface_ioctl(call: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
+    // SAFETY: no pointers are passed.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` was opened above and belongs to nobody else.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: the request is an ifreq, which is what both calls in use take; where it points to
+    // data, that data lives in the caller's frame and has the layout that the call wants.
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), call, ptr::from_mut(request)) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Attaches an XDP program to an interface through a link; closing the answer detaches it.
+pub(crate) fn link_xdp(program: BorrowedFd<'_>, index: u32, flags: u32) -> io::Result<OwnedFd> {
+    // SAFETY: the options are plain data for which all zeroes is valid.
+    let mut options: libbpf_sys::bpf_link_create_opts = unsafe { mem::zeroed() };
+    options.sz = mem::size_of_val(&options) as _;
+    options.flags = flags;
+    // SAFETY: the program's descriptor is open and the options live through the call.
+    let fd = unsafe {
+        libbpf_sys::bpf_link_create(
+            program.as_raw_fd(),
+            index as c_int,
+            libbpf_sys::BPF_XDP,
+            &options,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(-fd));
+    }
+    // SAFETY: the call made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The mode in which a program is attached to an interface: `XDP_ATTACHED_*` of linux/if_link.h.
+pub(crate) fn attached_mode(index: u32) -> io::Result<u8> {
+    // SAFETY: the options are plain data for which all zeroes is valid.
+    let mut options: libbpf_sys::bpf_xdp_query_opts = unsafe { mem::zeroed() };
+    options.sz = mem::size_of_val(&options) as _;
+    // SAFETY: the options live through the call and their size is set.
+    let answer = unsafe { libbpf_sys::bpf_xdp_query(index as c_int, 0, &mut options) };
+    if answer < 0 {
+        return Err(io::Error::from_raw_os_error(-answer));
+    }
+    Ok(options.attach_mode)
+}
+
+/// Runs a program once over `packet` as received on queue 0 of the loopback interface; answers its
+/// return value and the packet it left.
+pub(crate) fn test_run(program: BorrowedFd<'_>, packet: &[u8]) -> io::Result<(u32, Vec<u8>)> {
+    let mut left = vec![0; packet.len() + 512];
+    let mut options = libbpf_sys::bpf_test_run_opts {
+        sz: mem::size_of::<libbpf_sys::bpf_test_run_opts>() as _,
+        data_in: packet.as_ptr().cast(),
+        data_size_in: packet.len() as u32,
+        data_out: left.as_mut_ptr().cast(),
+        data_size_out: left.len() as u32,
+        repeat: 1,
+        ..Default::default()
+    };
+    // SAFETY: both buffers live through the call and their sizes are set.
+    let answer = unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) };
+    if answer < 0 {
+        return Err(io::Error::from_raw_os_error(-answer));
+    }
+    left.truncate(options.data_size_out as usize);
+    Ok((options.retval, left))
+}
+
+/// The clock that the program compares heartbeats with (bpf_ktime_get_coarse_ns).
+#[inline]
+pub(crate) fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the timespec lives through the call. This clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Memory of a BPF map, shared with the kernel.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    base: NonNull<c_void>,
+    len: usize,
+}
+
+// SAFETY: the memory is only reached as atomics.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    pub(crate) fn shared(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no other memory.
+        let base = unsafe {
+            libc::mmap(ptr::null_mut(), len, protection, libc::MAP_SHARED, fd.as_raw_fd(), 0)
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        NonNull::new(base).map(|base| Self { base, len }).ok_or_else(io::Error::last_os_error)
+    }
+
+    /// The word at byte `offset`.
+    ///
+    /// # Panics
+    /// If it does not lie within the mapping or is not aligned: an error of this crate.
+    pub(crate) fn atomic_u64(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8) && offset + 8 <= self.len);
+        // SAFETY: within the mapping, by the assertion.
+        let word = unsafe { self.base.byte_add(offset) };
+        // SAFETY: mappings are page-aligned and the offset is a multiple of eight; the memory is
+        // mapped as long as `self` lives; the kernel writes whole words only.
+        unsafe { AtomicU64::from_ptr(word.as_ptr().cast()) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `shared` with this length, and nothing borrows from it any more.
+        unsafe { libc::munmap(self.base.as_ptr(), self.len) };
+    }
+}
