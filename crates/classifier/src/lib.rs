@@ -2,3 +2,16 @@
 //! finds the first matching rule of a header comes out. It knows rules, headers and memory. It must
 //! never know packets, identities, policy documents or the kernel: pure Rust, no C, no build script,
 //! no I/O, so that any program on any platform can embed it.
+
+pub mod classbench;
+mod error;
+mod header;
+pub mod linear;
+mod rule;
+
+pub use error::Error;
+pub use header::{Addresses, Header};
+pub use rule::{
+    AddressMatch, ClassMatch, IcmpMatch, Ipv4Prefix, Ipv6Prefix, PortRange, ProtocolMatch,
+    ProtocolSet, Rule, RuleId, RuleSet, RuleSetConfig, TcpFlagsMatch, VlanMatch,
+};

@@ -1,5 +1,6 @@
 //! The `portcullis` command. One file a subcommand; what they share in looks is in `output`.
 
+mod bench;
 mod doctor;
 mod output;
 mod version;
@@ -20,6 +21,8 @@ struct Cli {
 enum Command {
     /// Say what this host can do (kernel, driver, modes, capabilities) and what to change
     Doctor(doctor::Args),
+    /// Time the parts of portcullis on this machine
+    Bench(bench::Args),
     /// Print versions of the command and of its formats
     Version(version::Args),
 }
@@ -27,6 +30,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Doctor(args) => doctor::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Version(args) => version::run(args),
     };
     output::exit_code(result)

@@ -1,0 +1,63 @@
+//! What can go wrong, and what to do about it.
+
+/// Why rules were refused or a classifier was not built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Text that is not what it should be.
+    #[error("expected an {what}, found `{given}`")]
+    Malformed {
+        /// What was expected.
+        what: &'static str,
+        /// What was there.
+        given: String,
+    },
+    /// A prefix longer than its address.
+    #[error("prefix length {len} exceeds {width}")]
+    PrefixLength {
+        /// The length given.
+        len: u32,
+        /// The address' width in bits.
+        width: u8,
+    },
+    /// An address with bits set beyond the prefix length.
+    #[error("`{given}` has host bits set; if the whole prefix is meant, write `{meant}`")]
+    HostBits {
+        /// The prefix given.
+        given: String,
+        /// The prefix of that length that holds the address.
+        meant: String,
+    },
+    /// A range whose end comes before its start.
+    #[error("range {first} to {last} ends before it starts; swap the two")]
+    EmptyRange {
+        /// The start.
+        first: u32,
+        /// The end.
+        last: u32,
+    },
+    /// A flags condition that nothing can meet.
+    #[error("flags {value:#06x} have bits outside their mask {mask:#06x}: no packet could match")]
+    FlagsOutsideMask {
+        /// The flags wanted.
+        value: u16,
+        /// The flags that count.
+        mask: u16,
+    },
+    /// More rules than allowed.
+    #[error("{count} rules exceed the limit of {limit}; raise `max_rules` or use fewer")]
+    TooManyRules {
+        /// How many there are.
+        count: usize,
+        /// How many are allowed.
+        limit: usize,
+    },
+    /// A rule that no rule set accepts.
+    #[error("rule {index}: {why}")]
+    Rule {
+        /// Its 0-based place in the list.
+        index: usize,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
