@@ -6,9 +6,14 @@
 pub mod endpoint;
 pub mod id;
 pub mod labels;
+pub mod prefix;
+pub mod reference;
 pub mod selector;
+pub mod table;
 
 pub use endpoint::ClusterState;
 pub use id::IdentityId;
 pub use labels::Labels;
+pub use prefix::{Prefix, PrefixError};
 pub use selector::Selector;
+pub use table::{Guard, Reader, TableError, Writer};
