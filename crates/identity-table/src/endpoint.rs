@@ -37,7 +37,7 @@ pub struct ClusterState {
 }
 
 /// A namespace and its labels.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Namespace {
     /// Its name.
     pub name: Box<str>,
@@ -53,7 +53,7 @@ impl Namespace {
 }
 
 /// A service account and its labels.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServiceAccount {
     /// The namespace it belongs to.
     pub namespace: Box<str>,

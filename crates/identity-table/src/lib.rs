@@ -4,16 +4,22 @@
 //! kernel: pure Rust, no C, no build script, no I/O.
 
 pub mod endpoint;
+pub mod generation;
 pub mod id;
+pub mod identity;
 pub mod labels;
 pub mod prefix;
 pub mod reference;
+pub mod region;
+pub mod registry;
 pub mod selector;
 pub mod table;
 
 pub use endpoint::ClusterState;
+pub use generation::Generation;
 pub use id::IdentityId;
 pub use labels::Labels;
 pub use prefix::{Prefix, PrefixError};
+pub use registry::Registry;
 pub use selector::Selector;
 pub use table::{Guard, Reader, TableError, Writer};
