@@ -4,6 +4,9 @@
 //! sockets, memory, pcap files and a fault-injecting wrapper all look like this, so the pipeline is
 //! the same everywhere.
 
+#[cfg(feature = "xdp")]
+pub mod xdp;
+
 use std::os::fd::BorrowedFd;
 
 use crate::frame::{Batch, FramePool};

@@ -1,0 +1,127 @@
+//! Bare forwarding between two interfaces, every queue of both, in one thread: what the ports do
+//! without a filter. Shows how a worker's loop uses them.
+//!
+//! ```text
+//! cargo run --release --example forward -- fw0 fw1 [MODE [FAILURE]]
+//! ```
+//! MODE as in `prefer-zerocopy` (the default), FAILURE `closed` (the default) or `open`. Prints the
+//! modes and `ready`, forwards until it is killed or its standard input ends, then prints counters.
+
+use std::error::Error;
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{env, process, thread};
+
+use portcullis_dataplane::frame::{Batch, FramePool};
+use portcullis_dataplane::port::Port;
+use portcullis_dataplane::port::xdp::{self, Config, FailureMode, OpenInterface, Opened};
+
+/// Longest wait for packets, in milliseconds: well below the time after which a worker that does
+/// not call its ports counts as stalled.
+const WAIT: i32 = 100;
+
+fn main() {
+    if let Err(error) = run() {
+        eprintln!("forward: {error}");
+        process::exit(1);
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    let args: Vec<_> = env::args().skip(1).collect();
+    let [left, right, options @ ..] = &args[..] else {
+        return Err("usage: forward LEFT RIGHT [MODE [FAILURE]]".into());
+    };
+    let mut config = Config::default();
+    if let Some(mode) = options.first() {
+        config.mode = mode.parse()?;
+    }
+    config.failure = match options.get(1).map(String::as_str) {
+        None | Some("closed") => FailureMode::Closed,
+        Some("open") => FailureMode::Open,
+        Some(other) => return Err(format!("failure mode {other:?}: closed or open").into()),
+    };
+    let mut wire = xdp::open(&[left, right], &config)?;
+    if let Some(why) = &wire.refused {
+        println!("refused: {why}");
+    }
+    for interface in &wire.interfaces {
+        println!("{}: {}, {} queues", interface.name, interface.mode, interface.ports.len());
+    }
+    println!("ready");
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopper = Arc::clone(&stop);
+    thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        stopper.store(true, Ordering::Relaxed);
+    });
+    forward(&mut wire, &stop);
+    report(&wire)
+}
+
+fn forward(wire: &mut Opened, stop: &AtomicBool) {
+    let Opened { interfaces, pool, .. } = wire;
+    let mut batch = Batch::new(64);
+    let mut polled: Vec<_> = interfaces
+        .iter()
+        .flat_map(|interface| &interface.ports)
+        .filter_map(|port| port.readiness())
+        .map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 })
+        .collect();
+    let [left, right] = &mut interfaces[..] else { return };
+    let queues = left.ports.len().max(right.ports.len());
+    while !stop.load(Ordering::Relaxed) {
+        let mut busy = false;
+        for queue in 0..queues {
+            busy |= pass(left, right, queue, pool, &mut batch);
+            busy |= pass(right, left, queue, pool, &mut batch);
+        }
+        if !busy {
+            // SAFETY: the array lives through the call and its length is given.
+            unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, WAIT) };
+        }
+    }
+}
+
+/// Moves a batch from a queue of one interface to the same queue of the other; answers whether there
+/// is more to do.
+fn pass(
+    from: &mut OpenInterface,
+    to: &mut OpenInterface,
+    queue: usize,
+    pool: &mut FramePool,
+    batch: &mut Batch,
+) -> bool {
+    let Some(from) = from.ports.get_mut(queue) else { return false };
+    let queues = to.ports.len();
+    let to = &mut to.ports[queue % queues];
+    let received = from.receive(pool, batch);
+    to.transmit(batch);
+    // What the TX ring has no room for is lost, as on any full wire.
+    for frame in batch.drain_front(usize::MAX) {
+        pool.put(frame);
+    }
+    // An interface that is down may come up again.
+    let _ = to.flush();
+    to.reclaim(pool);
+    received > 0 || to.outstanding() > 0
+}
+
+fn report(wire: &Opened) -> Result<(), Box<dyn Error>> {
+    for (interface, counters) in wire.guard.program_counters()? {
+        println!("{interface}: {counters:?}");
+    }
+    for (interface, queue, statistics) in wire.guard.statistics()? {
+        println!("{interface} queue {queue}: {statistics:?}");
+    }
+    for interface in &wire.interfaces {
+        for (queue, port) in interface.ports.iter().enumerate() {
+            let name = &interface.name;
+            println!("{name} queue {queue}: {:?} {:?}", port.queue_counters(), port.held());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,234 @@
+//! What a user may choose, and what was obtained.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use portcullis_bpf::{AttachMode, FailureMode, STALE_AFTER};
+
+use super::Error;
+use crate::frame::HEADROOM;
+
+/// Link-layer bytes that come on top of an MTU: Ethernet and two VLAN tags.
+const LINK_HEADER: u32 = 22;
+
+/// How packets travel between driver and user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// The driver writes into the UMEM itself.
+    ZeroCopy,
+    /// The kernel copies between driver and UMEM; the program runs in the driver.
+    Copy,
+    /// As `Copy`, with the program in the network stack: works with every driver.
+    Generic,
+}
+
+/// The mode asked for, and whether a lesser one will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ModePolicy {
+    /// This mode or an error.
+    Require(Mode),
+    /// This mode, else the next lesser one that works on all interfaces; [`Opened`](super::Opened)
+    /// says which it was and why.
+    Prefer(Mode),
+}
+
+/// The mode that an interface's sockets really have, as read back from the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Obtained {
+    /// Where the program runs.
+    pub attach: AttachMode,
+    /// Whether all sockets are zero-copy.
+    pub zero_copy: bool,
+}
+
+/// Entries of the four rings of every socket: powers of two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RingSizes {
+    /// Received packets waiting for the worker.
+    pub rx: u32,
+    /// Packets waiting for the kernel to send them.
+    pub tx: u32,
+    /// Empty frames waiting for packets.
+    pub fill: u32,
+    /// Sent frames waiting to be reclaimed.
+    pub completion: u32,
+}
+
+/// Settings of a group of ports that share a UMEM.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Zero-copy, copy or generic.
+    pub mode: ModePolicy,
+    /// What happens to packets when no live worker takes them.
+    pub failure: FailureMode,
+    /// Time without a heartbeat after which a queue's worker counts as stalled.
+    pub stale_after: Duration,
+    /// Ring sizes of each socket.
+    pub rings: RingSizes,
+    /// Bytes of a chunk, 2048 or 4096; `None` takes what holds a packet of the largest MTU.
+    pub chunk_size: Option<u32>,
+    /// Frames for each queue; `None` takes as many as its fill and TX rings hold.
+    pub frames_per_queue: Option<u32>,
+    /// Back the UMEM with huge pages (they must be reserved: `vm.nr_hugepages`).
+    pub huge_pages: bool,
+    /// How long to wait for queues and interfaces that a predecessor is just letting go of.
+    pub busy_wait: Duration,
+    /// Capacity of the early-drop set of each interface; 0 for none.
+    pub early_drop_capacity: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mode: ModePolicy::Prefer(Mode::ZeroCopy),
+            failure: FailureMode::Closed,
+            stale_after: STALE_AFTER,
+            rings: RingSizes { rx: 1024, tx: 1024, fill: 1024, completion: 1024 },
+            chunk_size: None,
+            frames_per_queue: None,
+            huge_pages: false,
+            busy_wait: Duration::from_secs(2),
+            early_drop_capacity: 0,
+        }
+    }
+}
+
+/// How the chunks are laid out for a group of interfaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) chunk_size: u32,
+    /// Packets may take several frames.
+    pub(super) multi_buffer: bool,
+}
+
+impl Config {
+    /// Checks the settings against each other and lays out chunks for packets of up to `mtu`.
+    pub(super) fn layout(&self, mtu: u32) -> Result<Layout, Error> {
+        let RingSizes { rx, tx, fill, completion } = self.rings;
+        for (ring, size) in [("rx", rx), ("tx", tx), ("fill", fill), ("completion", completion)] {
+            if !size.is_power_of_two() || !(16..=1 << 15).contains(&size) {
+                return Err(Error::Config(format!(
+                    "ring size {ring} {size}: must be a power of two from 16 to 32768"
+                )));
+            }
+        }
+        let packet = mtu.saturating_add(LINK_HEADER);
+        let holds = |chunk: u32| packet <= chunk - HEADROOM;
+        let chunk_size = match self.chunk_size {
+            None if holds(2048) => 2048,
+            None => 4096,
+            Some(size @ (2048 | 4096)) => size,
+            Some(size) => {
+                return Err(Error::Config(format!("chunk size {size}: must be 2048 or 4096")));
+            }
+        };
+        Ok(Layout { chunk_size, multi_buffer: !holds(chunk_size) })
+    }
+
+    /// Number of chunks for `queues` queues in all.
+    pub(super) fn chunks(&self, queues: u32) -> Result<u32, Error> {
+        let each = self.frames_per_queue.unwrap_or(self.rings.fill + self.rings.tx);
+        if each < 64 {
+            return Err(Error::Config(format!("{each} frames a queue: at least 64 are needed")));
+        }
+        queues
+            .checked_mul(each)
+            .filter(|chunks| *chunks <= 1 << 22)
+            .ok_or_else(|| Error::Config(format!("{queues} queues of {each} frames: too many")))
+    }
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::ZeroCopy => "zerocopy",
+            Self::Copy => "copy",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+impl fmt::Display for ModePolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Require(mode) => write!(f, "require-{}", mode.name()),
+            Self::Prefer(mode) => write!(f, "prefer-{}", mode.name()),
+        }
+    }
+}
+
+impl fmt::Display for Obtained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.attach, if self.zero_copy { "zerocopy" } else { "copy" })
+    }
+}
+
+/// Text that names no [`ModePolicy`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "mode {0:?}: expected require- or prefer- and zerocopy, copy or generic, such as prefer-zerocopy"
+)]
+pub struct ParseModeError(String);
+
+impl FromStr for ModePolicy {
+    type Err = ParseModeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || ParseModeError(text.to_owned());
+        let (policy, mode) = text.split_once('-').ok_or_else(wrong)?;
+        let mode = [Mode::ZeroCopy, Mode::Copy, Mode::Generic]
+            .into_iter()
+            .find(|known| known.name() == mode)
+            .ok_or_else(wrong)?;
+        match policy {
+            "require" => Ok(Self::Require(mode)),
+            "prefer" => Ok(Self::Prefer(mode)),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_hold_a_packet_or_packets_are_split() {
+        let layout = |mtu, chunk_size| Config { chunk_size, ..Config::default() }.layout(mtu);
+        let expect = |chunk_size, multi_buffer| Layout { chunk_size, multi_buffer };
+        assert_eq!(layout(1500, None).unwrap(), expect(2048, false));
+        assert_eq!(layout(1770, None).unwrap(), expect(2048, false));
+        assert_eq!(layout(1771, None).unwrap(), expect(4096, false));
+        assert_eq!(layout(3818, None).unwrap(), expect(4096, false));
+        assert_eq!(layout(9000, None).unwrap(), expect(4096, true));
+        assert_eq!(layout(3000, Some(2048)).unwrap(), expect(2048, true));
+        assert!(matches!(layout(1500, Some(1024)), Err(Error::Config(_))));
+        assert_eq!(layout(u32::MAX, None).unwrap(), expect(4096, true));
+    }
+
+    #[test]
+    fn nonsense_sizes_are_refused() {
+        for size in [0, 8, 100, 1 << 16] {
+            let rings = RingSizes { tx: size, ..Config::default().rings };
+            let error = Config { rings, ..Config::default() }.layout(1500).unwrap_err();
+            assert!(error.to_string().contains("tx"), "{error}");
+        }
+        assert!(Config::default().chunks(u32::MAX).is_err());
+        assert!(Config { frames_per_queue: Some(1), ..Config::default() }.chunks(1).is_err());
+        assert_eq!(Config::default().chunks(8).unwrap(), 8 * 2048);
+    }
+
+    #[test]
+    fn policies_are_named_as_they_are_printed() {
+        for policy in ["require", "prefer"] {
+            for mode in ["zerocopy", "copy", "generic"] {
+                let text = format!("{policy}-{mode}");
+                assert_eq!(text.parse::<ModePolicy>().unwrap().to_string(), text);
+            }
+        }
+        for text in ["", "zerocopy", "prefer", "prefer-", "require-native", "Prefer-copy"] {
+            assert!(text.parse::<ModePolicy>().is_err(), "{text}");
+        }
+    }
+}
