@@ -44,7 +44,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Why a set of documents was refused: never empty, in the order found, at most
+/// Why a set of documents was refused: never empty, by file and line, at most
 /// [`LoadError::LIMIT`] of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadError {
@@ -106,7 +106,10 @@ impl Report {
     }
 
     /// `value` and the warnings if nothing was wrong.
-    pub(crate) fn finish<T>(self, value: T) -> Result<(T, Vec<Diagnostic>), LoadError> {
+    pub(crate) fn finish<T>(mut self, value: T) -> Result<(T, Vec<Diagnostic>), LoadError> {
+        // Documents are not always read in the order in which they stand.
+        self.errors.sort_by(|a, b| a.origin.cmp(&b.origin));
+        self.warnings.sort_by(|a, b| a.origin.cmp(&b.origin));
         if self.errors.is_empty() {
             Ok((value, self.warnings))
         } else {

@@ -66,7 +66,7 @@ pub(crate) struct Drafts {
 /// Sorts everything into tiers; reports duplicates, unknown tiers and open questions of order.
 pub(crate) fn assemble(drafts: Drafts, report: &mut Report) -> PolicySet {
     let Drafts { mut policies, tiers: declared, sets } = drafts;
-    refuse_duplicates(&policies, report);
+    refuse_duplicates(&policies, &sets, report);
     let mut tiers = ordered_tiers(declared, report);
     policies.sort_by(compare);
     warn_of_ties(&policies, report);
@@ -86,14 +86,19 @@ pub(crate) fn assemble(drafts: Drafts, report: &mut Report) -> PolicySet {
     PolicySet { tiers, sets }
 }
 
-fn refuse_duplicates(policies: &[Draft], report: &mut Report) {
-    let mut seen: AHashMap<_, &Origin> = AHashMap::default();
+fn refuse_duplicates(policies: &[Draft], sets: &[CidrSet], report: &mut Report) {
+    let mut seen = AHashMap::default();
     for Draft { policy, .. } in policies {
         if let Some(first) = seen.insert(&policy.name, &policy.origin) {
-            report.error(
-                policy.origin.clone(),
-                format!("{} is already defined at {first}", policy.name),
-            );
+            let message = format!("{} is already defined at {first}", policy.name);
+            report.error(policy.origin.clone(), message);
+        }
+    }
+    let mut seen = AHashMap::default();
+    for set in sets {
+        if let Some(first) = seen.insert(&set.name, &set.origin) {
+            let message = format!("{} is already defined at {first}", set.name);
+            report.error(set.origin.clone(), message);
         }
     }
 }

@@ -224,10 +224,7 @@ impl<'n> Fields<'n> {
 
     /// The fields that nobody took.
     pub(crate) fn unknown(&self) -> impl Iterator<Item = &'n Key> {
-        self.entries
-            .iter()
-            .map(|(key, _)| key)
-            .filter(|key| !self.known.iter().any(|name| *name == &*key.text))
+        self.entries.iter().map(|(key, _)| key).filter(|key| !self.known.contains(&&*key.text))
     }
 
     /// Whether the mapping has no field at all.

@@ -5,7 +5,11 @@
 //!                                                   -> cluster
 //! ```
 
+mod admin;
 mod assemble;
+mod calico;
+mod calico_rule;
+mod calico_scope;
 mod cluster;
 mod decode;
 mod json;
@@ -20,7 +24,9 @@ use std::sync::Arc;
 use portcullis_identity_table::endpoint::ClusterState;
 
 use self::assemble::Drafts;
+use self::calico_scope::NamedSet;
 use self::decode::Reader;
+use self::object::Scope;
 use self::tree::{Node, Position, SyntaxError, Value, shorten};
 use crate::diagnostic::{Diagnostic, LoadError, Report};
 use crate::model::PolicySet;
@@ -116,36 +122,82 @@ fn cluster_of(sources: &[Source], mut report: Report) -> Result<Loaded<ClusterSt
 #[derive(Default)]
 struct PolicyReader {
     drafts: Drafts,
+    sets: Vec<NamedSet>,
+    /// Calico's policies and the files they stand in: they are read last, since their selectors
+    /// select sets, and a set may stand anywhere.
+    waiting: Vec<(Arc<str>, calico::Sort, Node)>,
 }
 
 impl PolicyReader {
     fn read(&mut self, source: &Source, report: &mut Report) {
-        each_object(source, report, |object, reader| self.object(&object, reader));
+        each_object(source, report, |object, reader| self.object(object, reader));
     }
 
-    fn object(&mut self, object: &Node, reader: &mut Reader<'_>) {
-        let Some((api, kind)) = kind_of(object, reader) else { return };
-        let drafts = &mut self.drafts;
+    fn object(&mut self, object: Node, reader: &mut Reader<'_>) {
+        let Some((api, kind)) = kind_of(&object, reader) else { return };
+        let Drafts { policies, tiers, .. } = &mut self.drafts;
         match (api, kind) {
             ("networking.k8s.io/v1", "NetworkPolicy") => {
-                drafts.policies.extend(kubernetes::network_policy(object, reader));
+                policies.extend(kubernetes::network_policy(&object, reader));
+            }
+            ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy") => {
+                policies.extend(admin::cluster_network_policy(&object, reader));
+            }
+            ("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy") => {
+                policies.extend(admin::admin_network_policy(&object, reader));
+            }
+            ("policy.networking.k8s.io/v1alpha1", "BaselineAdminNetworkPolicy") => {
+                policies.extend(admin::baseline_admin_network_policy(&object, reader));
+            }
+            (CALICO, "Tier") => tiers.extend(calico::tier(&object, reader)),
+            (CALICO, "GlobalNetworkSet") => self.set(&object, Scope::Cluster, reader),
+            (CALICO, "NetworkSet") => self.set(&object, Scope::Namespaced, reader),
+            (CALICO, "StagedKubernetesNetworkPolicy") => {
+                policies.extend(calico::staged_kubernetes(&object, reader));
+            }
+            (CALICO, kind) if calico::sort_of(kind).is_some() => {
+                if let Some(sort) = calico::sort_of(kind) {
+                    self.waiting.push((Arc::clone(&reader.file), sort, object));
+                }
             }
             _ => reader.error(
                 object.entry("kind").map_or(object.at, |node| node.at),
-                format!("{kind} of {api} is not supported; supported are {}", SUPPORTED),
+                format!(
+                    "{} of {} is not supported; supported are {SUPPORTED}",
+                    shorten(kind),
+                    shorten(api)
+                ),
             ),
         }
     }
 
-    fn finish(self, mut report: Report) -> Result<Loaded<PolicySet>, LoadError> {
+    fn set(&mut self, object: &Node, scope: Scope, reader: &mut Reader<'_>) {
+        let index = self.drafts.sets.len();
+        if let Some((named, set)) = calico::network_set(object, scope, index, reader) {
+            self.sets.push(named);
+            self.drafts.sets.push(set);
+        }
+    }
+
+    fn finish(mut self, mut report: Report) -> Result<Loaded<PolicySet>, LoadError> {
+        for (file, sort, object) in self.waiting {
+            let mut reader = Reader { file, report: &mut report };
+            self.drafts.policies.extend(calico::policy(&object, &sort, &self.sets, &mut reader));
+        }
         let set = assemble::assemble(self.drafts, &mut report);
         let (value, warnings) = report.finish(set)?;
         Ok(Loaded { value, warnings })
     }
 }
 
+const CALICO: &str = "projectcalico.org/v3";
+
 /// The kinds of policy documents, for messages.
-const SUPPORTED: &str = "NetworkPolicy (networking.k8s.io/v1)";
+const SUPPORTED: &str = "NetworkPolicy of networking.k8s.io/v1; ClusterNetworkPolicy of \
+    policy.networking.k8s.io/v1alpha2; AdminNetworkPolicy and BaselineAdminNetworkPolicy of \
+    policy.networking.k8s.io/v1alpha1; Tier, GlobalNetworkPolicy, NetworkPolicy, GlobalNetworkSet, \
+    NetworkSet, StagedGlobalNetworkPolicy, StagedNetworkPolicy and StagedKubernetesNetworkPolicy of \
+    projectcalico.org/v3; and v1 List of these";
 
 /// Calls `each` with every object of a source, lists unrolled.
 fn each_object(source: &Source, report: &mut Report, mut each: impl FnMut(Node, &mut Reader<'_>)) {
@@ -209,7 +261,7 @@ fn is_json(name: &str, text: &str) -> bool {
 fn unroll(document: Node, reader: &mut Reader<'_>, each: &mut impl FnMut(Node, &mut Reader<'_>)) {
     let kind = document.entry("kind").and_then(plain_text);
     let Some("List") = kind else { return each(document, reader) };
-    let Node { at, value: Value::Map(entries) } = document else { return };
+    let Value::Map(entries) = document.value else { return };
     for (key, node) in entries {
         match &*key.text {
             "apiVersion" if plain_text(&node) == Some("v1") => {}
@@ -231,7 +283,6 @@ fn unroll(document: Node, reader: &mut Reader<'_>, each: &mut impl FnMut(Node, &
             }
         }
     }
-    let _ = at;
 }
 
 /// The API version and the kind of an object.

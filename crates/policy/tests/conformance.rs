@@ -1,0 +1,50 @@
+//! Case directories: a cluster, policies, flows and what must become of them. `invalid-*` hold
+//! policies that must be refused.
+//!
+//! `PORTCULLIS_CASES=folder cargo test --release -p portcullis-policy --test conformance` runs every
+//! case of another folder as well.
+
+mod common;
+
+use common::{Case, cases};
+use portcullis_policy::judge::Judge;
+use portcullis_policy::{load_cluster, load_policies};
+
+#[test]
+fn documents_are_accepted_or_refused() {
+    let mut wrong = Vec::new();
+    let cases = cases();
+    for case in &cases {
+        let policies = load_policies([case.join("policies.yaml")]);
+        match policies {
+            Ok(_) if case.is_invalid() => wrong.push(format!("{case}: accepted")),
+            Err(error) if !case.is_invalid() => wrong.push(format!("{case}: {error}")),
+            Err(error) => {
+                let line = error.to_string();
+                assert!(line.contains("policies.yaml:"), "{case}: no position in {line}");
+            }
+            Ok(_) => {}
+        }
+        if let Err(error) = load_cluster(case.join("cluster.yaml")) {
+            wrong.push(format!("{case}: {error}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+}
+
+/// The slow twin decides every flow as the case says.
+#[test]
+fn the_judge_agrees() {
+    let mut wrong = Vec::new();
+    for case in cases().iter().filter(|case| !case.is_invalid()) {
+        let policies = load_policies([case.join("policies.yaml")]).unwrap().value;
+        let cluster = load_cluster(case.join("cluster.yaml")).unwrap().value;
+        let judge = Judge::new(&cluster, &policies);
+        wrong.extend(case.disagreements(|flow| {
+            let judgement = judge.judge(flow);
+            let policy = judgement.policy(&policies).map(ToString::to_string);
+            (judgement.verdict, policy.unwrap_or_else(|| "default".to_owned()))
+        }));
+    }
+    assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), Case::first(&wrong));
+}
