@@ -30,6 +30,22 @@ unsafe impl Send for Umem {}
 // SAFETY: as above; `&Umem` alone gives no access to any chunk.
 unsafe impl Sync for Umem {}
 
+/// Memory of [`Umem::heap`]: held as a raw pointer, not as a box, because moving a box asserts that
+/// nobody else points into it.
+struct Heap(NonNull<[u64]>);
+
+// SAFETY: plain memory without an owner thread.
+unsafe impl Send for Heap {}
+// SAFETY: `&Heap` gives no access to the memory.
+unsafe impl Sync for Heap {}
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from `Box::leak` and is given back once, here.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
 /// The right to use one chunk of a [`Umem`], and where in it the packet lies. 20 bytes, move-only.
 #[derive(Debug)]
 pub struct Frame {
@@ -49,11 +65,11 @@ impl Umem {
     pub fn heap(chunks: u32, chunk_size: u32) -> FramePool {
         let chunk_size = chunk_size.max(HEADROOM + 64);
         let words = (chunks as usize * chunk_size as usize).div_ceil(8);
-        let mut memory = vec![0u64; words.max(1)].into_boxed_slice();
-        let base = NonNull::new(memory.as_mut_ptr().cast()).unwrap_or(NonNull::dangling());
-        // SAFETY: the boxed slice is at least chunks × chunk_size bytes, does not move when the box
-        // is moved, and is reached by nobody else.
-        unsafe { Self::from_raw(base, chunks, chunk_size, Box::new(memory)) }
+        let memory = Box::leak(vec![0u64; words.max(1)].into_boxed_slice());
+        let owner = Heap(NonNull::from(memory));
+        // SAFETY: the leaked slice is at least chunks × chunk_size bytes, lives until `owner` is
+        // dropped, and its only other handle is the raw pointer in `owner`.
+        unsafe { Self::from_raw(owner.0.cast(), chunks, chunk_size, Box::new(owner)) }
     }
 
     /// Wraps memory that somebody else mapped, such as the region registered with an AF_XDP socket.
@@ -112,31 +128,6 @@ impl Umem {
         }
         frame.offset = offset;
         frame.len = len;
-        true
-    }
-
-    /// Whether `frame` is a frame of this UMEM.
-    #[inline]
-    pub fn owns(&self, frame: &Frame) -> bool {
-        frame.umem == self.id
-    }
-
-    /// Moves the packet itself, so that it starts `offset` bytes from the chunk's start; copies its
-    /// bytes unless it is there already. `false`, and nothing changed, if it would leave the chunk or
-    /// the frame is of another UMEM.
-    #[inline]
-    pub fn move_to(&self, frame: &mut Frame, offset: u32) -> bool {
-        let (from, len) = (self.start(frame), frame.len);
-        if !self.set_bounds(frame, offset, len) {
-            return false;
-        }
-        if let (Some(from), Some(to)) = (from, self.start(frame))
-            && from != to
-        {
-            // SAFETY: the old and the new bounds both lie in the chunk that `frame` owns, and it is
-            // borrowed exclusively; `copy_from` allows them to overlap.
-            unsafe { to.copy_from(from, len as usize) };
-        }
         true
     }
 
@@ -353,26 +344,10 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_moves_within_its_chunk() {
-        let mut pool = Umem::heap(1, 2048);
-        let umem = Arc::clone(pool.umem());
-        let packet: Vec<u8> = (0..100).collect();
-        let mut frame = pool.take_with(&packet).unwrap();
-        for offset in [250, 300, 0, 1948] {
-            assert!(umem.move_to(&mut frame, offset));
-            assert_eq!((frame.offset(), umem.data(&frame)), (offset, &packet[..]));
-        }
-        assert!(!umem.move_to(&mut frame, 1949));
-        assert_eq!((frame.offset(), umem.data(&frame)), (1948, &packet[..]));
-    }
-
-    #[test]
     fn a_frame_of_another_umem_opens_nothing() {
         let mut one = Umem::heap(1, 2048);
         let mut other = Umem::heap(1, 2048);
         let mut frame = one.take_with(&[1; 64]).unwrap();
-        assert!(one.umem().owns(&frame) && !other.umem().owns(&frame));
-        assert!(!other.umem().move_to(&mut frame, 0));
         assert!(other.umem().data(&frame).is_empty());
         assert!(other.umem().data_mut(&mut frame).is_empty());
         let frame = other.put(frame).expect("handed back");
