@@ -131,6 +131,31 @@ impl Umem {
         true
     }
 
+    /// Whether `frame` is a frame of this UMEM.
+    #[inline]
+    pub fn owns(&self, frame: &Frame) -> bool {
+        frame.umem == self.id
+    }
+
+    /// Moves the packet itself, so that it starts `offset` bytes from the chunk's start; copies its
+    /// bytes unless it is there already. `false`, and nothing changed, if it would leave the chunk or
+    /// the frame is of another UMEM.
+    #[inline]
+    pub fn move_to(&self, frame: &mut Frame, offset: u32) -> bool {
+        let (from, len) = (self.start(frame), frame.len);
+        if !self.set_bounds(frame, offset, len) {
+            return false;
+        }
+        if let (Some(from), Some(to)) = (from, self.start(frame))
+            && from != to
+        {
+            // SAFETY: the old and the new bounds both lie in the chunk that `frame` owns, and it is
+            // borrowed exclusively; `copy_from` allows them to overlap.
+            unsafe { to.copy_from(from, len as usize) };
+        }
+        true
+    }
+
     /// Gives up a frame to whoever speaks in addresses (the kernel): the byte offset of the packet
     /// from the start of the UMEM. Bring it back with [`Umem::adopt`].
     #[inline]
@@ -344,10 +369,26 @@ mod tests {
     }
 
     #[test]
+    fn a_packet_moves_within_its_chunk() {
+        let mut pool = Umem::heap(1, 2048);
+        let umem = Arc::clone(pool.umem());
+        let packet: Vec<u8> = (0..100).collect();
+        let mut frame = pool.take_with(&packet).unwrap();
+        for offset in [250, 300, 0, 1948] {
+            assert!(umem.move_to(&mut frame, offset));
+            assert_eq!((frame.offset(), umem.data(&frame)), (offset, &packet[..]));
+        }
+        assert!(!umem.move_to(&mut frame, 1949));
+        assert_eq!((frame.offset(), umem.data(&frame)), (1948, &packet[..]));
+    }
+
+    #[test]
     fn a_frame_of_another_umem_opens_nothing() {
         let mut one = Umem::heap(1, 2048);
         let mut other = Umem::heap(1, 2048);
         let mut frame = one.take_with(&[1; 64]).unwrap();
+        assert!(one.umem().owns(&frame) && !other.umem().owns(&frame));
+        assert!(!other.umem().move_to(&mut frame, 0));
         assert!(other.umem().data(&frame).is_empty());
         assert!(other.umem().data_mut(&mut frame).is_empty());
         let frame = other.put(frame).expect("handed back");

@@ -1,0 +1,204 @@
+//! Which connection a packet belongs to, and in which direction it goes.
+
+use crate::packet::{Headers, IcmpClass, TcpHeader, Transport, Tuple, Version, transport};
+use crate::reason::Reason;
+
+/// The key of a connection: the same for packets of both directions.
+///
+/// Ends are put in numeric order. ICMP queries are not: there `a` is always who asks, so that a
+/// request in one direction never meets the state of a request in the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Address of one end.
+    pub a: u128,
+    /// Address of the other end.
+    pub b: u128,
+    /// Port of `a`; the identifier of an ICMP query.
+    pub a_port: u16,
+    /// Port of `b`; the request type of an ICMP query.
+    pub b_port: u16,
+    /// Address space.
+    pub zone: u16,
+    /// IP protocol.
+    pub protocol: u8,
+    /// IP version.
+    pub version: Version,
+}
+
+/// The direction of a packet in terms of its [`Key`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Direction {
+    /// From `a` to `b`.
+    AToB = 0,
+    /// From `b` to `a`.
+    BToA = 1,
+}
+
+impl Direction {
+    /// The other direction.
+    pub const fn reversed(self) -> Self {
+        match self {
+            Self::AToB => Self::BToA,
+            Self::BToA => Self::AToB,
+        }
+    }
+}
+
+/// What connection tracking needs to know of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// The connection.
+    pub key: Key,
+    /// Direction of the packet (of the quoted packet, for an ICMP error).
+    pub direction: Direction,
+    /// What the packet does to the connection.
+    pub segment: Segment,
+    /// Bytes of the IP packet, for counting.
+    pub bytes: u32,
+}
+
+/// What a packet means to its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// A TCP segment and the bytes of its payload.
+    Tcp(TcpHeader, u16),
+    /// A datagram: opens a connection, or goes on with one.
+    Datagram,
+    /// Like a datagram, but opens nothing: an SCTP packet without INIT.
+    Continuation,
+    /// A request: opens, and comes only from the end that opened.
+    Request,
+    /// A reply: comes only from the other end.
+    Reply,
+    /// An ICMP error about a packet of the connection.
+    Error {
+        /// Sequence number quoted from a TCP segment.
+        seq: Option<u32>,
+    },
+}
+
+impl Key {
+    /// The canonical key of a flow with ports (or without any), and which way `tuple` goes.
+    #[inline]
+    pub fn of(tuple: &Tuple) -> (Self, Direction) {
+        let forward =
+            (tuple.source, tuple.source_port) <= (tuple.destination, tuple.destination_port);
+        if forward {
+            (Self::from_a(tuple), Direction::AToB)
+        } else {
+            (Self::from_a(&tuple.reversed()), Direction::BToA)
+        }
+    }
+
+    /// The tuple of packets that go in `direction`.
+    #[inline]
+    pub fn tuple(&self, direction: Direction) -> Tuple {
+        let tuple = Tuple {
+            source: self.a,
+            destination: self.b,
+            source_port: self.a_port,
+            destination_port: self.b_port,
+            zone: self.zone,
+            protocol: self.protocol,
+            version: self.version,
+        };
+        match direction {
+            Direction::AToB => tuple,
+            Direction::BToA => tuple.reversed(),
+        }
+    }
+
+    #[inline]
+    fn from_a(tuple: &Tuple) -> Self {
+        Self {
+            a: tuple.source,
+            b: tuple.destination,
+            a_port: tuple.source_port,
+            b_port: tuple.destination_port,
+            zone: tuple.zone,
+            protocol: tuple.protocol,
+            version: tuple.version,
+        }
+    }
+
+    /// The key of an ICMP query: `a` asks.
+    #[inline]
+    fn query(tuple: &Tuple, id: u16, request: u8) -> Self {
+        Self { a_port: id, b_port: request.into(), ..Self::from_a(tuple) }
+    }
+}
+
+/// What a packet is to the connection table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Belongs to a connection, existing or new.
+    Member(Probe),
+    /// Stands alone: judged by policy, opens nothing.
+    Alone,
+}
+
+impl Probe {
+    /// What the packet in `frame` with these `headers` is to the connection table.
+    ///
+    /// # Errors
+    /// [`Reason::IcmpErrorUnrelated`] for an ICMP error that quotes nothing readable, or something
+    /// that the error's receiver did not send.
+    #[inline]
+    pub fn of(frame: &[u8], headers: &Headers) -> Result<Role, Reason> {
+        let tuple = &headers.tuple;
+        let bytes = headers.ip_len();
+        let (segment, (key, direction)) = match headers.transport {
+            Transport::Tcp(tcp) => {
+                let payload = headers.l4_len.saturating_sub(tcp.header_len.into());
+                (Segment::Tcp(tcp, payload), Key::of(tuple))
+            }
+            Transport::Sctp { chunk } => {
+                const INIT: u8 = 1;
+                let segment = if chunk == INIT { Segment::Datagram } else { Segment::Continuation };
+                (segment, Key::of(tuple))
+            }
+            Transport::Udp | Transport::Other => (Segment::Datagram, Key::of(tuple)),
+            Transport::Icmp { kind, id, class, .. } => match class {
+                IcmpClass::Request => {
+                    (Segment::Request, (Key::query(tuple, id, kind), Direction::AToB))
+                }
+                IcmpClass::Reply { request } => {
+                    let asked = tuple.reversed();
+                    (Segment::Reply, (Key::query(&asked, id, request), Direction::BToA))
+                }
+                IcmpClass::Error => return Self::of_error(frame, headers).map(Role::Member),
+                IcmpClass::Other => return Ok(Role::Alone),
+            },
+        };
+        Ok(Role::Member(Self { key, direction, segment, bytes }))
+    }
+
+    #[cold]
+    fn of_error(frame: &[u8], headers: &Headers) -> Result<Self, Reason> {
+        let unrelated = Reason::IcmpErrorUnrelated;
+        let end = usize::from(headers.l4) + usize::from(headers.l4_len);
+        let frame = frame.get(..end.min(frame.len())).unwrap_or(frame);
+        let quoted =
+            transport::quoted(frame, headers.l4.into(), headers.tuple.version).ok_or(unrelated)?;
+        // The error must go to whoever sent the quoted packet.
+        if quoted.tuple.source != headers.tuple.destination {
+            return Err(unrelated);
+        }
+        let tuple = Tuple { zone: headers.tuple.zone, ..quoted.tuple };
+        let (key, direction) = match quoted.transport {
+            Transport::Icmp { kind, id, class: IcmpClass::Request, .. } => {
+                (Key::query(&tuple, id, kind), Direction::AToB)
+            }
+            Transport::Icmp { id, class: IcmpClass::Reply { request }, .. } => {
+                (Key::query(&tuple.reversed(), id, request), Direction::BToA)
+            }
+            _ => Key::of(&tuple),
+        };
+        let seq = match quoted.transport {
+            Transport::Tcp(tcp) => Some(tcp.seq),
+            _ => None,
+        };
+        Ok(Self { key, direction, segment: Segment::Error { seq }, bytes: headers.ip_len() })
+    }
+}

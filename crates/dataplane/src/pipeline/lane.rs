@@ -1,0 +1,560 @@
+//! The way of a batch of packets through the pipeline.
+
+use std::sync::Arc;
+
+use portcullis_identity_table::IdentityId;
+
+use super::engine::{Engine, Published};
+use crate::clock::Time;
+use crate::connection::{
+    Connection, Direction, Ended, Grant, Key, Probe, Role, Segment, Settled, Tracked,
+};
+use crate::counter::Counters;
+use crate::event::{Event, EventKind, EventRing};
+use crate::packet::{self, Headers, Packet, Transport, Tuple, Version, protocol};
+use crate::reason::Reason;
+use crate::verdict::{Decision, Flow, RuleId, Verdict};
+
+/// Most packets that are judged together.
+pub const BATCH: usize = 64;
+
+/// How often a packet is settled again because another worker changed its connection meanwhile.
+const SETTLE_TRIES: usize = 4;
+
+/// A packet to judge.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Input<'a> {
+    /// The frame from its Ethernet header on: all of it, or the first of its buffers.
+    pub data: &'a [u8],
+    /// Length of the whole frame in bytes.
+    pub wire_len: usize,
+}
+
+impl<'a> Input<'a> {
+    /// A frame in one buffer.
+    pub fn new(data: &'a [u8]) -> Self {
+        Self { data, wire_len: data.len() }
+    }
+}
+
+/// What becomes of a packet, and why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Judgement {
+    /// What to do.
+    pub verdict: Verdict,
+    /// Why the packet does not pass; `None` if it does.
+    pub reason: Option<Reason>,
+    /// The rule that decided: for a packet of a connection, the one that allowed that.
+    pub rule: RuleId,
+    /// Identity of who opened the connection.
+    pub source: IdentityId,
+    /// Identity of the other end.
+    pub destination: IdentityId,
+    /// What the packet was to the connection table.
+    pub state: State,
+}
+
+/// What a packet was to the connection table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// Nothing: not IP, dropped before, or a packet that stands alone.
+    #[default]
+    None,
+    /// It opened a connection, or tried to.
+    New,
+    /// It belongs to a known connection.
+    Established,
+}
+
+impl State {
+    /// The stable name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::New => "new",
+            Self::Established => "established",
+        }
+    }
+}
+
+impl Judgement {
+    const PASS: Self = Self {
+        verdict: Verdict::Allow,
+        reason: None,
+        rule: RuleId::NONE,
+        source: IdentityId::UNKNOWN,
+        destination: IdentityId::UNKNOWN,
+        state: State::None,
+    };
+
+    const fn drop(reason: Reason) -> Self {
+        Self { verdict: Verdict::Deny, reason: Some(reason), ..Self::PASS }
+    }
+
+    const fn member(grant: &Grant, state: State) -> Self {
+        Self {
+            rule: grant.rule,
+            source: grant.source,
+            destination: grant.destination,
+            state,
+            ..Self::PASS
+        }
+    }
+
+    fn refused(reason: Reason, case: &Case, state: State) -> Self {
+        let verdict = match reason {
+            Reason::PolicyRejected => Verdict::Reject,
+            _ => Verdict::Deny,
+        };
+        Self {
+            verdict,
+            reason: Some(reason),
+            rule: case.decision.rule,
+            source: case.flow.source,
+            destination: case.flow.destination,
+            state,
+        }
+    }
+}
+
+/// What one worker needs to judge packets. Nothing here allocates after construction.
+pub struct Lane {
+    engine: Arc<Engine>,
+    counters: Arc<Counters>,
+    events: Arc<EventRing>,
+    scratch: Box<Scratch>,
+}
+
+/// Room for one batch.
+struct Scratch {
+    headers: [Option<Headers>; BATCH],
+    /// Packets of connections, and which packet of the batch each is.
+    probes: Vec<Probe>,
+    probe_of: Vec<u8>,
+    tracked: [Tracked; BATCH],
+    /// Packets that need the policy.
+    cases: Vec<Case>,
+    flows: Vec<Flow>,
+    decisions: [Decision; BATCH],
+    v4: Vec<u32>,
+    v6: Vec<u128>,
+    identities_v4: [IdentityId; 2 * BATCH],
+    identities_v6: [IdentityId; 2 * BATCH],
+}
+
+/// A packet that needs the policy.
+#[derive(Clone, Copy)]
+struct Case {
+    /// Which packet of the batch.
+    packet: u8,
+    /// Its part in a connection, unless it stands alone.
+    member: Option<(Probe, Direction)>,
+    /// The flow to judge, by address.
+    tuple: Tuple,
+    /// The same, by identity.
+    flow: Flow,
+    /// What the policy says.
+    decision: Decision,
+}
+
+impl Lane {
+    /// A lane of `engine`.
+    pub fn new(engine: Arc<Engine>) -> Self {
+        let events = Arc::new(EventRing::new(engine.config.event_capacity));
+        let scratch = Box::new(Scratch {
+            headers: [None; BATCH],
+            probes: Vec::with_capacity(BATCH),
+            probe_of: Vec::with_capacity(BATCH),
+            tracked: [Tracked::Invalid(Reason::NoPolicy); BATCH],
+            cases: Vec::with_capacity(BATCH),
+            flows: Vec::with_capacity(BATCH),
+            decisions: [Decision::default(); BATCH],
+            v4: Vec::with_capacity(2 * BATCH),
+            v6: Vec::with_capacity(2 * BATCH),
+            identities_v4: [IdentityId::UNKNOWN; 2 * BATCH],
+            identities_v6: [IdentityId::UNKNOWN; 2 * BATCH],
+        });
+        Self { engine, counters: Arc::default(), events, scratch }
+    }
+
+    /// The shared part.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// What this lane counts; may be kept and read elsewhere.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// What this lane tells; may be kept and read elsewhere.
+    pub fn events(&self) -> &Arc<EventRing> {
+        &self.events
+    }
+
+    /// Headers of packet `n` of the last batch, if it is a well-formed IP packet.
+    #[inline]
+    pub fn headers(&self, n: usize) -> Option<&Headers> {
+        self.scratch.headers.get(n)?.as_ref()
+    }
+
+    /// Judges packets in order: `out[n]` is what becomes of `inputs[n]`. The result is the same
+    /// however a stream of packets is cut into batches, as long as time and policy are.
+    ///
+    /// Judges the first [`BATCH`] packets at most, and no more than `out` has room for; answers how
+    /// many. Counts drops, but not what is received or forwarded: the caller knows that.
+    pub fn judge(&mut self, now: Time, inputs: &[Input<'_>], out: &mut [Judgement]) -> usize {
+        let count = inputs.len().min(out.len()).min(BATCH);
+        let (inputs, out) = (&inputs[..count], &mut out[..count]);
+        let engine = Arc::clone(&self.engine);
+        let published = engine.published.load();
+        let published = published.as_deref();
+
+        self.parse(inputs, out);
+        match published {
+            Some(published) => {
+                let generation = published.generation();
+                self.track(now, generation, out);
+                if !self.scratch.cases.is_empty() {
+                    self.decide(published);
+                    self.settle(now, generation, published, out);
+                }
+            }
+            None => self.refuse_all(out),
+        }
+        for judgement in &*out {
+            if let Some(reason) = judgement.reason {
+                self.counters.dropped(reason).add(1);
+            }
+        }
+        count
+    }
+
+    /// Forgets connections that were silent for too long and tells of their end.
+    pub fn expire(&mut self, now: Time) -> usize {
+        let (events, counters) = (&self.events, &self.counters);
+        self.engine.expire(now, |ended| {
+            counters.ended.add(1);
+            events.push(end_event(now, &ended, None));
+        })
+    }
+
+    /// Reads headers; settles what needs no connection and no policy.
+    fn parse(&mut self, inputs: &[Input<'_>], out: &mut [Judgement]) {
+        let scratch = &mut *self.scratch;
+        scratch.probes.clear();
+        scratch.probe_of.clear();
+        scratch.cases.clear();
+        let config = &self.engine.config;
+        for (n, (input, out)) in inputs.iter().zip(out).enumerate() {
+            scratch.headers[n] = None;
+            let headers = match packet::parse(input.data, input.wire_len) {
+                Ok(Packet::Ip(headers)) => headers,
+                Ok(Packet::Arp) if config.pass_arp => {
+                    *out = Judgement::PASS;
+                    continue;
+                }
+                Ok(Packet::Other(_)) if config.pass_non_ip => {
+                    *out = Judgement::PASS;
+                    continue;
+                }
+                Ok(Packet::Arp | Packet::Other(_)) => {
+                    *out = Judgement::drop(Reason::NonIp);
+                    continue;
+                }
+                Err(reason) => {
+                    *out = Judgement::drop(reason);
+                    continue;
+                }
+            };
+            scratch.headers[n] = Some(headers);
+            if config.pass_neighbour_discovery && headers.is_neighbour_discovery() {
+                *out = Judgement::PASS;
+                continue;
+            }
+            if headers.fragment.is_some_and(|fragment| fragment.offset > 0) {
+                *out = Judgement::drop(Reason::FragmentLimit);
+                continue;
+            }
+            match Probe::of(input.data, &headers) {
+                Ok(Role::Member(probe)) => {
+                    scratch.probes.push(probe);
+                    scratch.probe_of.push(n as u8);
+                }
+                Ok(Role::Alone) => scratch.cases.push(Case::alone(n, &headers)),
+                Err(reason) => *out = Judgement::drop(reason),
+            }
+        }
+    }
+
+    /// Takes packets of known connections into account; what is left becomes cases.
+    fn track(&mut self, now: Time, generation: u32, out: &mut [Judgement]) {
+        let scratch = &mut *self.scratch;
+        let count = scratch.probes.len();
+        let tracked = &mut scratch.tracked[..count];
+        self.engine.connections.track(now, generation, &scratch.probes, tracked);
+        let mut established = 0;
+        for ((probe, n), tracked) in scratch.probes.iter().zip(&scratch.probe_of).zip(tracked) {
+            let n = usize::from(*n);
+            match tracked {
+                Tracked::Member { grant } => {
+                    established += 1;
+                    out[n] = Judgement::member(grant, State::Established);
+                }
+                Tracked::Invalid(reason) => out[n] = Judgement::drop(*reason),
+                Tracked::Judge { opened } => {
+                    scratch.cases.push(Case::member(n, probe, *opened, &scratch.headers[n]));
+                }
+            }
+        }
+        self.counters.established.add(established);
+    }
+
+    /// Asks for identities and verdicts of all cases together.
+    fn decide(&mut self, published: &Published) {
+        let scratch = &mut *self.scratch;
+        scratch.v4.clear();
+        scratch.v6.clear();
+        scratch.flows.clear();
+        for case in &scratch.cases {
+            match case.tuple.version {
+                Version::V4 => {
+                    scratch.v4.push(case.tuple.source as u32);
+                    scratch.v4.push(case.tuple.destination as u32);
+                }
+                Version::V6 => {
+                    scratch.v6.push(case.tuple.source);
+                    scratch.v6.push(case.tuple.destination);
+                }
+            }
+        }
+        let snapshot = &published.snapshot;
+        let (v4, v6) = (scratch.v4.len(), scratch.v6.len());
+        if v4 > 0 {
+            snapshot.identities.identify_v4(&scratch.v4, &mut scratch.identities_v4[..v4]);
+        }
+        if v6 > 0 {
+            snapshot.identities.identify_v6(&scratch.v6, &mut scratch.identities_v6[..v6]);
+        }
+        let mut pairs_v4 = scratch.identities_v4[..v4].chunks_exact(2);
+        let mut pairs_v6 = scratch.identities_v6[..v6].chunks_exact(2);
+        for case in &mut scratch.cases {
+            let pair = match case.tuple.version {
+                Version::V4 => pairs_v4.next(),
+                Version::V6 => pairs_v6.next(),
+            };
+            if let Some([source, destination]) = pair {
+                case.flow.source = *source;
+                case.flow.destination = *destination;
+            }
+            scratch.flows.push(case.flow);
+        }
+        let decisions = &mut scratch.decisions[..scratch.flows.len()];
+        snapshot.policy.decide(&scratch.flows, decisions);
+        for (case, decision) in scratch.cases.iter_mut().zip(decisions) {
+            case.decision = *decision;
+        }
+    }
+
+    /// Applies decisions, packets of connections in their order.
+    fn settle(&mut self, now: Time, generation: u32, published: &Published, out: &mut [Judgement]) {
+        for n in 0..self.scratch.cases.len() {
+            let case = self.scratch.cases[n];
+            let judgement = match case.member {
+                None => self.settle_alone(now, &case),
+                Some((probe, opened)) => {
+                    self.settle_member(now, generation, published, case, &probe, opened)
+                }
+            };
+            out[usize::from(case.packet)] = judgement;
+        }
+    }
+
+    fn settle_alone(&self, now: Time, case: &Case) -> Judgement {
+        let judgement = match refusal(&case.decision) {
+            None => Judgement::member(&case.grant(), State::None),
+            Some(reason) => Judgement::refused(reason, case, State::None),
+        };
+        let kind = match judgement.reason {
+            None => EventKind::Opened,
+            Some(reason) => EventKind::Dropped { reason },
+        };
+        self.events.push(case.event(now, kind));
+        judgement
+    }
+
+    fn settle_member(
+        &self,
+        now: Time,
+        generation: u32,
+        published: &Published,
+        mut case: Case,
+        probe: &Probe,
+        mut opened: Direction,
+    ) -> Judgement {
+        for _ in 0..SETTLE_TRIES {
+            let decision = match refusal(&case.decision) {
+                None => Ok(case.grant()),
+                Some(reason) => Err(reason),
+            };
+            match self.engine.connections.settle(now, generation, probe, opened, decision) {
+                Settled::Member { grant } => {
+                    self.counters.established.add(1);
+                    return Judgement::member(&grant, State::Established);
+                }
+                Settled::Opened { grant, replaced } => {
+                    self.counters.opened.add(1);
+                    if let Some(connection) = replaced {
+                        self.tell_end(now, probe.key, connection, None);
+                    }
+                    self.events.push(case.event(now, EventKind::Opened));
+                    return Judgement::member(&grant, State::New);
+                }
+                Settled::Dropped(reason) => {
+                    self.events.push(case.event(now, EventKind::Dropped { reason }));
+                    return Judgement::refused(reason, &case, State::New);
+                }
+                Settled::Ended { reason, ended } => {
+                    self.tell_end(now, probe.key, ended, Some(reason));
+                    self.events.push(case.event(now, EventKind::Dropped { reason }));
+                    return Judgement::refused(reason, &case, State::Established);
+                }
+                Settled::Again { opened: actual } => {
+                    opened = actual;
+                    case = Case::member(case.packet.into(), probe, opened, &None);
+                    case.decide(published);
+                }
+            }
+        }
+        Judgement::refused(Reason::Contention, &case, State::New)
+    }
+
+    fn tell_end(&self, now: Time, key: Key, connection: Connection, reason: Option<Reason>) {
+        self.counters.ended.add(1);
+        self.events.push(end_event(now, &Ended { key, connection }, reason));
+    }
+
+    /// Without a policy nothing passes that would need one.
+    #[cold]
+    fn refuse_all(&mut self, out: &mut [Judgement]) {
+        let cases = self.scratch.cases.iter().map(|case| case.packet);
+        for n in self.scratch.probe_of.iter().copied().chain(cases) {
+            out[usize::from(n)] = Judgement::drop(Reason::NoPolicy);
+        }
+        self.scratch.cases.clear();
+    }
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane").field("counters", &self.counters).finish_non_exhaustive()
+    }
+}
+
+impl Case {
+    /// A packet that opens nothing.
+    fn alone(n: usize, headers: &Headers) -> Self {
+        let mut case = Self::of_tuple(n, headers.tuple);
+        if let Transport::Icmp { kind, code, .. } = headers.transport {
+            case.flow.icmp_kind = kind;
+            case.flow.icmp_code = code;
+        }
+        case
+    }
+
+    /// A packet of a connection opened in direction `opened`.
+    fn member(n: usize, probe: &Probe, opened: Direction, headers: &Option<Headers>) -> Self {
+        let mut tuple = probe.key.tuple(opened);
+        let icmp = matches!(tuple.protocol, protocol::ICMP | protocol::ICMPV6);
+        let mut code = 0;
+        if icmp {
+            // Queries carry identifier and type where others carry ports.
+            tuple.source_port = 0;
+            tuple.destination_port = 0;
+            if let (Segment::Request, Some(headers)) = (probe.segment, headers)
+                && let Transport::Icmp { code: of_packet, .. } = headers.transport
+            {
+                code = of_packet;
+            }
+        }
+        let mut case = Self::of_tuple(n, tuple);
+        if icmp {
+            case.flow.icmp_kind = probe.key.b_port as u8;
+            case.flow.icmp_code = code;
+        }
+        case.member = Some((*probe, opened));
+        case
+    }
+
+    fn of_tuple(n: usize, tuple: Tuple) -> Self {
+        let flow = Flow {
+            source_port: tuple.source_port,
+            destination_port: tuple.destination_port,
+            protocol: tuple.protocol,
+            version: tuple.version,
+            same_address: tuple.source == tuple.destination,
+            ..Flow::default()
+        };
+        Self { packet: n as u8, member: None, tuple, flow, decision: Decision::default() }
+    }
+
+    /// Decides this case alone: the rare one whose connection changed under its hands.
+    #[cold]
+    fn decide(&mut self, published: &Published) {
+        let identities = &published.snapshot.identities;
+        let mut pair = [IdentityId::UNKNOWN; 2];
+        let (source, destination) = (self.tuple.source, self.tuple.destination);
+        match self.tuple.version {
+            Version::V4 => identities.identify_v4(&[source as u32, destination as u32], &mut pair),
+            Version::V6 => identities.identify_v6(&[source, destination], &mut pair),
+        }
+        [self.flow.source, self.flow.destination] = pair;
+        let mut decision = [Decision::default()];
+        published.snapshot.policy.decide(&[self.flow], &mut decision);
+        [self.decision] = decision;
+    }
+
+    fn grant(&self) -> Grant {
+        Grant {
+            rule: self.decision.rule,
+            source: self.flow.source,
+            destination: self.flow.destination,
+        }
+    }
+
+    fn event(&self, time: Time, kind: EventKind) -> Event {
+        Event {
+            time,
+            kind,
+            tuple: self.tuple,
+            rule: self.decision.rule,
+            source: self.flow.source,
+            destination: self.flow.destination,
+            log: self.decision.log,
+        }
+    }
+}
+
+/// Why a decision does not let a packet pass, if it does not.
+fn refusal(decision: &Decision) -> Option<Reason> {
+    match decision.verdict {
+        Verdict::Allow => None,
+        Verdict::Deny => Some(Reason::PolicyDenied),
+        Verdict::Reject => Some(Reason::PolicyRejected),
+    }
+}
+
+fn end_event(now: Time, ended: &Ended, reason: Option<Reason>) -> Event {
+    let Ended { key, connection } = ended;
+    let age = (now.as_millis() as u32).wrapping_sub(connection.created);
+    let opened = Time::from_nanos(now.as_nanos().saturating_sub(u64::from(age) * 1_000_000));
+    Event {
+        time: now,
+        kind: EventKind::Ended { reason, opened, traffic: connection.traffic },
+        tuple: key.tuple(connection.opened),
+        rule: connection.grant.rule,
+        source: connection.grant.source,
+        destination: connection.grant.destination,
+        log: false,
+    }
+}

@@ -1,0 +1,29 @@
+//! How ports belong together.
+
+use crate::port::Port;
+
+/// Two ports that are one cable: what comes in at one leaves, if allowed, at the other.
+///
+/// One wire object is one pair of queues; an interface with four queues on either side makes four of
+/// them, which may belong to different workers.
+pub struct Wire {
+    /// Name for messages.
+    pub name: Box<str>,
+    /// One side.
+    pub a: Box<dyn Port>,
+    /// The other side.
+    pub b: Box<dyn Port>,
+}
+
+impl Wire {
+    /// A wire between two ports.
+    pub fn new(name: impl Into<Box<str>>, a: Box<dyn Port>, b: Box<dyn Port>) -> Self {
+        Self { name: name.into(), a, b }
+    }
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wire").field("name", &self.name).finish_non_exhaustive()
+    }
+}

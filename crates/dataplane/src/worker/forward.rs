@@ -1,0 +1,178 @@
+//! One wire's share of a worker's round.
+
+use crate::clock::Time;
+use crate::counter::Counters;
+use crate::frame::{Batch, Frame, FramePool};
+use crate::packet::checksum;
+use crate::pipeline::{BATCH, Input, Judgement, Lane};
+use crate::port::Port;
+use crate::reason::Reason;
+use crate::topology::Wire;
+use crate::verdict::Verdict;
+
+/// Rounds that a leaving wire waits for its frames.
+const DRAIN_ROUNDS: usize = 1000;
+
+/// A wire and the batches on their way through it.
+#[derive(Debug)]
+pub(super) struct Forwarder {
+    pub(super) wire: Wire,
+    received: Batch,
+    to_send: Batch,
+    judgements: Vec<Judgement>,
+    /// Frames of a packet whose first buffer was judged in an earlier batch: its fate.
+    unfinished: [Option<bool>; 2],
+}
+
+impl Forwarder {
+    pub(super) fn new(wire: Wire) -> Self {
+        Self {
+            wire,
+            received: Batch::new(BATCH),
+            to_send: Batch::new(BATCH),
+            judgements: vec![Judgement::default(); BATCH],
+            unfinished: [None; 2],
+        }
+    }
+
+    /// One batch in each direction; answers how many frames came.
+    pub(super) fn round(&mut self, now: Time, lane: &mut Lane, pool: &mut FramePool) -> usize {
+        let forth = self.one_way(0, now, lane, pool);
+        let back = self.one_way(1, now, lane, pool);
+        // Also tells the kernel about frames still to be sent and about free ones to receive into.
+        for port in [&mut self.wire.a, &mut self.wire.b] {
+            // A port that is down or gone may come back; until then its packets are counted.
+            let _ = port.flush();
+        }
+        forth + back
+    }
+
+    /// Whether frames are still being transmitted.
+    pub(super) fn outstanding(&self) -> bool {
+        self.wire.a.outstanding() + self.wire.b.outstanding() > 0
+    }
+
+    /// Waits a while for frames in transmission.
+    pub(super) fn drain(&mut self, pool: &mut FramePool) {
+        for _ in 0..DRAIN_ROUNDS {
+            for port in [&mut self.wire.a, &mut self.wire.b] {
+                let _ = port.flush();
+                port.reclaim(pool);
+            }
+            if !self.outstanding() {
+                return;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    fn one_way(&mut self, from: usize, now: Time, lane: &mut Lane, pool: &mut FramePool) -> usize {
+        let (rx, tx) = match from {
+            0 => (&mut self.wire.a, &mut self.wire.b),
+            _ => (&mut self.wire.b, &mut self.wire.a),
+        };
+        tx.reclaim(pool);
+        let count = rx.receive(pool, &mut self.received);
+        if count == 0 {
+            return 0;
+        }
+        let umem = std::sync::Arc::clone(pool.umem());
+        let mut inputs = [Input::default(); BATCH];
+        let mut packets = 0;
+        let mut bytes = 0;
+        {
+            // The buffers after the first of a packet share its fate.
+            let mut continues = self.unfinished[from].is_some();
+            for frame in self.received.frames() {
+                let data = umem.data(frame);
+                bytes += data.len() as u64;
+                if !continues {
+                    inputs[packets] = Input::new(data);
+                    packets += 1;
+                } else if packets > 0 {
+                    inputs[packets - 1].wire_len += data.len();
+                }
+                continues = frame.more;
+            }
+        }
+        lane.judge(now, &inputs[..packets], &mut self.judgements);
+
+        let complete = lane.engine().config().complete_checksums;
+        let mut packet = 0;
+        let (mut forwarded, mut forwarded_bytes) = (0, 0);
+        for mut frame in self.received.drain_front(count) {
+            let passes = match self.unfinished[from] {
+                Some(passes) => passes,
+                None => {
+                    let passes = self.judgements[packet].verdict == Verdict::Allow;
+                    if let (true, true, Some(headers)) = (passes, complete, lane.headers(packet))
+                        && checksum::complete_partial(umem.data_mut(&mut frame), headers)
+                    {
+                        lane.counters().checksums_completed.add(1);
+                    }
+                    packet += 1;
+                    forwarded += u64::from(passes);
+                    passes
+                }
+            };
+            self.unfinished[from] = frame.more.then_some(passes);
+            if passes {
+                forwarded_bytes += frame.len() as u64;
+                if let Some(frame) = self.to_send.push(frame) {
+                    // Cannot happen: both batches are equally long.
+                    put_back(pool, frame);
+                }
+            } else {
+                put_back(pool, frame);
+            }
+        }
+        let unsent = transmit(&mut **tx, &mut self.to_send, pool);
+        let counters = lane.counters();
+        counters.received.add(packets as u64);
+        counters.received_bytes.add(bytes);
+        counters.forwarded.add(forwarded);
+        counters.forwarded_bytes.add(forwarded_bytes);
+        count_unsent(counters, unsent);
+        count
+    }
+}
+
+/// Packets and bytes that did not fit into the transmit queue.
+#[derive(Clone, Copy, Default)]
+struct Unsent {
+    packets: u64,
+    bytes: u64,
+}
+
+/// Sends what is in `batch`; what does not fit after one reclaim is dropped.
+fn transmit(tx: &mut dyn Port, batch: &mut Batch, pool: &mut FramePool) -> Unsent {
+    tx.transmit(batch);
+    if batch.is_empty() {
+        return Unsent::default();
+    }
+    let _ = tx.flush();
+    tx.reclaim(pool);
+    tx.transmit(batch);
+    let mut unsent = Unsent::default();
+    let left = batch.len();
+    for frame in batch.drain_front(left) {
+        unsent.packets += u64::from(!frame.more);
+        unsent.bytes += frame.len() as u64;
+        put_back(pool, frame);
+    }
+    unsent
+}
+
+fn count_unsent(counters: &Counters, unsent: Unsent) {
+    if unsent.packets > 0 {
+        counters.forwarded.add(unsent.packets.wrapping_neg());
+        counters.forwarded_bytes.add(unsent.bytes.wrapping_neg());
+        counters.dropped(Reason::TransmitFull).add(unsent.packets);
+    }
+}
+
+fn put_back(pool: &mut FramePool, mut frame: Frame) {
+    frame.more = false;
+    // A frame of another UMEM would be a port's mistake; it is lost to this pool, not to safety.
+    let _ = pool.put(frame);
+}

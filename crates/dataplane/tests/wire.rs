@@ -1,0 +1,134 @@
+//! Packets through a worker between two memory ports.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::*;
+use portcullis_dataplane::frame::Umem;
+use portcullis_dataplane::packet::{Packet, checksum, parse};
+use portcullis_dataplane::pipeline::{Config, Lane};
+use portcullis_dataplane::port::memory::{MemoryEnd, MemoryPort};
+use portcullis_dataplane::reason::Reason;
+use portcullis_dataplane::topology::Wire;
+use portcullis_dataplane::verdict::Verdict;
+use portcullis_dataplane::worker::{self, Worker};
+
+const FRAMES: u32 = 512;
+
+fn wire(lane: Lane) -> (Worker, MemoryEnd, MemoryEnd) {
+    let pool = Umem::heap(FRAMES, 2048);
+    let (left, client) = MemoryPort::new(pool.umem()).unwrap();
+    let (right, server) = MemoryPort::new(pool.umem()).unwrap();
+    let mut worker = Worker::new(worker::Config::default(), lane, pool).unwrap();
+    worker.add(Wire::new("w", Box::new(left), Box::new(right))).unwrap();
+    (worker, client, server)
+}
+
+#[test]
+fn what_passes_is_unchanged_and_in_order() {
+    let (mut worker, client, server) = wire(lane(Config::default(), Always(Verdict::Allow)));
+    let sent: Vec<_> = (0..1000u16).map(|n| udp(A, n, B, 53, &n.to_be_bytes())).collect();
+    for packet in &sent {
+        client.send(packet);
+    }
+    while worker.round() > 0 {}
+    let received: Vec<_> = std::iter::from_fn(|| server.receive()).collect();
+    assert_eq!(received, sent);
+    assert!(client.receive().is_none());
+    let counters = worker.lane().counters();
+    assert_eq!((counters.received.get(), counters.forwarded.get()), (1000, 1000));
+}
+
+#[test]
+fn drops_are_counted_and_frames_return() {
+    let (mut worker, client, server) = wire(lane(Config::default(), Always(Verdict::Deny)));
+    for n in 0..2000u16 {
+        client.send(&udp(A, n, B, 53, b"x"));
+        server.send(&[0; 7]);
+    }
+    while worker.round() > 0 {}
+    assert!(server.receive().is_none());
+    let counters = worker.lane().counters();
+    assert_eq!(counters.dropped(Reason::PolicyDenied).get(), 2000);
+    assert_eq!(counters.dropped(Reason::TruncatedEthernet).get(), 2000);
+    assert_eq!(counters.dropped_total(), 4000);
+    let events = worker.lane().events();
+    assert_eq!(events.len() as u64 + events.lost(), 2000);
+}
+
+#[test]
+fn packets_of_several_buffers_share_one_verdict() {
+    let (mut worker, client, server) =
+        wire(lane(Config::default(), Table::allow(&[(1, 2, 17, 53)])));
+    let long = udp(A, 1, B, 53, &vec![7; 8000]);
+    let denied = udp(A, 1, B, 54, &vec![7; 8000]);
+    for _ in 0..50 {
+        client.send(&long);
+        client.send(&denied);
+    }
+    while worker.round() > 0 {}
+    let received: Vec<_> = std::iter::from_fn(|| server.receive()).collect();
+    assert_eq!(received.len(), 50);
+    assert!(received.iter().all(|packet| *packet == long));
+}
+
+#[test]
+fn partial_checksums_leave_complete() {
+    let (mut worker, client, server) = wire(lane(Config::default(), Always(Verdict::Allow)));
+    let right = Tcp::new(A, B).build();
+    let Ok(Packet::Ip(headers)) = parse(&right, right.len()) else { panic!("not IP") };
+    let tuple = headers.tuple;
+    let pseudo = checksum::fold(checksum::pseudo_header(
+        tuple.source,
+        tuple.destination,
+        tuple.protocol,
+        headers.l4_len,
+    ));
+    let mut partial = right.clone();
+    partial[50..52].copy_from_slice(&pseudo.to_be_bytes());
+    assert_ne!(partial, right);
+    client.send(&partial);
+    worker.round();
+    assert_eq!(server.receive(), Some(right));
+}
+
+#[test]
+fn a_sleeping_worker_wakes_for_packets_wires_and_the_end() {
+    let (worker, client, server) = wire(lane(Config::default(), Always(Verdict::Allow)));
+    let handle = worker.handle();
+    let thread = std::thread::spawn(move || worker.run());
+    std::thread::sleep(Duration::from_millis(50)); // asleep by now
+    let packet = udp(A, 1, B, 2, b"wake");
+    client.send(&packet);
+    let begin = Instant::now();
+    while server.receive().is_none() {
+        assert!(begin.elapsed() < Duration::from_secs(5));
+        std::thread::yield_now();
+    }
+    let removed = handle.remove("w").expect("it was there");
+    assert!(handle.remove("w").is_none());
+    client.send(&packet);
+    handle.add(removed);
+    while server.receive().is_none() {
+        assert!(begin.elapsed() < Duration::from_secs(5));
+        std::thread::yield_now();
+    }
+    handle.stop();
+    let worker = thread.join().unwrap();
+    assert_eq!(worker.lane().counters().forwarded.get(), 2);
+}
+
+#[test]
+fn an_interface_that_goes_down_and_comes_back() {
+    let (mut worker, client, server) = wire(lane(Config::default(), Always(Verdict::Allow)));
+    server.set_down(true);
+    client.send(&udp(A, 1, B, 2, b"lost"));
+    worker.round();
+    server.set_down(false);
+    client.send(&udp(A, 1, B, 2, b"back"));
+    worker.round();
+    assert_eq!(server.receive(), Some(udp(A, 1, B, 2, b"back")));
+    assert!(Arc::strong_count(worker.lane().engine()) >= 1);
+}
