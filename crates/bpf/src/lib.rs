@@ -2,7 +2,7 @@
 //! AF_XDP socket of its queue, and acts as the failure mode says when there is none. It knows the
 //! kernel, interfaces and maps. It must never know policies, identities or connections.
 //!
-//! The program is C (`src/portcullis.bpf.c`), compiled by `build-object.sh`; the object is committed
+//! The program is C (`src/portcullis.bpf.c`), compiled by `build-object`; the object is committed
 //! and embedded, so using this crate needs no BPF compiler. One [`Program`] is one loaded instance
 //! with maps of its own, for one [`Interface`]:
 //!

@@ -27,13 +27,14 @@ pub struct Config {
     /// Rounds without a packet after which the worker sleeps. More answers faster after short
     /// pauses and uses more CPU time.
     pub idle_rounds: u32,
-    /// Longest sleep: how often connections are looked through for expired ones.
+    /// Longest sleep: how often connections are looked through for expired ones, and ports are told
+    /// that their worker lives (at least every 100 ms, see [`Port::receive`](crate::port::Port)).
     pub tick: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { idle_rounds: 64, tick: Duration::from_millis(500) }
+        Self { idle_rounds: 64, tick: Duration::from_millis(100) }
     }
 }
 
