@@ -16,6 +16,10 @@ use crate::frame::{Batch, FramePool};
 pub trait Port: Send {
     /// Appends received frames to `batch` until it is full or nothing is waiting; answers how many
     /// came. Also keeps the receive side supplied with free frames from `pool`.
+    ///
+    /// Call it at least every 100 ms, also when nothing comes: by it an AF_XDP port proves to the
+    /// kernel that its worker lives. One that is silent for longer may be taken for dead, and then
+    /// the failure mode decides over its packets.
     fn receive(&mut self, pool: &mut FramePool, batch: &mut Batch) -> usize;
 
     /// Takes frames from the front of `batch` for transmission, as many as fit; answers how many.
