@@ -82,7 +82,11 @@ pub(crate) struct Report {
     errors: Vec<Diagnostic>,
     omitted: usize,
     warnings: Vec<Diagnostic>,
+    omitted_warnings: usize,
 }
+
+/// The most warnings that are kept.
+const MOST_WARNINGS: usize = 1000;
 
 impl Report {
     pub(crate) fn error(&mut self, origin: Origin, message: impl Into<String>) {
@@ -98,11 +102,12 @@ impl Report {
     }
 
     pub(crate) fn warn(&mut self, origin: Origin, message: impl Into<String>) {
-        self.warnings.push(Diagnostic {
-            origin,
-            severity: Severity::Warning,
-            message: message.into(),
-        });
+        if self.warnings.len() < MOST_WARNINGS {
+            let message = message.into();
+            self.warnings.push(Diagnostic { origin, severity: Severity::Warning, message });
+        } else {
+            self.omitted_warnings += 1;
+        }
     }
 
     /// `value` and the warnings if nothing was wrong.
@@ -110,6 +115,9 @@ impl Report {
         // Documents are not always read in the order in which they stand.
         self.errors.sort_by(|a, b| a.origin.cmp(&b.origin));
         self.warnings.sort_by(|a, b| a.origin.cmp(&b.origin));
+        if let (true, Some(last)) = (self.omitted_warnings > 0, self.warnings.last_mut()) {
+            last.message += &format!(" (and {} more warnings)", self.omitted_warnings);
+        }
         if self.errors.is_empty() {
             Ok((value, self.warnings))
         } else {

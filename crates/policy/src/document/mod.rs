@@ -74,7 +74,7 @@ pub fn load_policies<P: AsRef<Path>>(
 /// assert_eq!(loaded.value.tiers[0].policies[0].name.to_string(), "NetworkPolicy/shop/deny-all");
 ///
 /// let error = parse_policies(&[Source::new("bad.yaml", text.replace("spec", "sepc"))]).unwrap_err();
-/// assert!(error.to_string().starts_with("bad.yaml:4:1: error: the object has no field \"sepc\""));
+/// assert!(error.to_string().contains("bad.yaml:4:1: error: the object has no field \"sepc\""));
 /// ```
 ///
 /// # Errors

@@ -227,12 +227,7 @@ pub(crate) enum PrefixForm {
 /// An IPv4 or IPv6 prefix; host bits are kept as written.
 pub(crate) fn prefix(node: &Node, form: PrefixForm, reader: &mut Reader<'_>) -> Option<IpNet> {
     let text = reader.string(node, "a CIDR")?;
-    let parsed = match form {
-        PrefixForm::CidrOrAddress if !text.contains('/') => {
-            text.parse::<IpAddr>().ok().map(IpNet::from)
-        }
-        _ => text.parse::<IpNet>().ok(),
-    };
+    let parsed = parse_prefix(text, form);
     match parsed {
         Some(IpNet::V6(net)) if net.addr().to_ipv4_mapped().is_some() => {
             reader.error(
@@ -250,6 +245,19 @@ pub(crate) fn prefix(node: &Node, form: PrefixForm, reader: &mut Reader<'_>) -> 
             None
         }
     }
+}
+
+/// Stricter than `IpNet`'s own reading, to which `010.0.0.0/8` is ten and not eight.
+fn parse_prefix(text: &str, form: PrefixForm) -> Option<IpNet> {
+    let Some((address, length)) = text.split_once('/') else {
+        return match form {
+            PrefixForm::Cidr => None,
+            PrefixForm::CidrOrAddress => text.parse::<IpAddr>().ok().map(IpNet::from),
+        };
+    };
+    let plain = length == "0" || !length.starts_with(['0', '+']);
+    let length = length.parse().ok().filter(|_| plain)?;
+    IpNet::new(address.parse().ok()?, length).ok()
 }
 
 /// A container port name: at most 15 lower case letters, digits and single `-`, with a letter.
