@@ -3,16 +3,20 @@
 //! addresses, labels and selectors. It must never know packets, rules, policy documents or the
 //! kernel: pure Rust, no C, no build script, no I/O.
 
+mod bulk;
 pub mod endpoint;
 pub mod generation;
 pub mod id;
 pub mod identity;
 pub mod labels;
+mod lpm;
 pub mod prefix;
 pub mod reference;
 pub mod region;
 pub mod registry;
 pub mod selector;
+mod set;
+mod sync;
 pub mod table;
 
 pub use endpoint::ClusterState;

@@ -146,6 +146,16 @@ impl Prefix {
         (a as u128) << 96 | (b as u128) << 64 | (c as u128) << 32 | d as u128
     }
 
+    /// The first address as a number: up to 2^32 for IPv4.
+    pub(crate) const fn number(&self) -> u128 {
+        if self.v6 { self.key() } else { self.bits[0] as u128 }
+    }
+
+    /// The prefix whose [`Prefix::number`] and length these are.
+    pub(crate) const fn from_number(v6: bool, number: u128, len: u8) -> Self {
+        Self::from_key(v6, if v6 { number } else { number << 96 }, len)
+    }
+
     /// From left-aligned bits that are already masked.
     pub(crate) const fn from_key(v6: bool, key: u128, len: u8) -> Self {
         let bits = [(key >> 96) as u32, (key >> 64) as u32, (key >> 32) as u32, key as u32];

@@ -1,0 +1,143 @@
+//! A short way to IPv6 pages at depth 120: where the pods of a block are.
+//!
+//! Pods of one node stand close together at the far end of a long prefix. A walk from the root takes
+//! four to fourteen steps to get there; the hash of the first 120 bits takes one. It is only a short
+//! way: an address that is not found here is walked, so the table may forget a page, and a reader
+//! may use an older table, without any wrong answer. What is found is checked against the page's key.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use super::trie::KEY;
+use super::words::Words;
+
+/// Slots looked at before giving up, for readers and the writer alike: bounds a lookup whatever
+/// the addresses are.
+pub(crate) const PROBES: usize = 4;
+const EMPTY: u32 = 0;
+/// A slot that held a page. Below any page's offset, as EMPTY is.
+const TOMB: u32 = 1;
+
+/// Page offsets by hash, at most a quarter full.
+#[derive(Clone)]
+pub(crate) struct Jump {
+    pub(crate) table: Arc<Words>,
+    pub(crate) seed: Seed,
+    /// Slots not empty.
+    used: usize,
+    pages: usize,
+}
+
+impl Jump {
+    pub(crate) fn new() -> Self {
+        let state = RandomState::new();
+        let seed = Seed(state.hash_one(0), state.hash_one(1));
+        Self { table: Arc::new(Words::zeroed(PROBES)), seed, used: 0, pages: 0 }
+    }
+
+    /// Notes the page at word `at`, whose header stands already.
+    pub(crate) fn insert(&mut self, words: &Words, at: u32) {
+        if (self.used + 1) * 4 > self.table.len() {
+            self.rebuild(words);
+        }
+        self.put(page_key(words, at), at);
+    }
+
+    /// Forgets the page at word `at`.
+    pub(crate) fn remove(&mut self, words: &Words, at: u32) {
+        let slots = slots(&self.table, self.seed.hash(page_key(words, at)));
+        for slot in slots {
+            if self.table.load(slot) == at {
+                self.table.store(slot, TOMB);
+                self.pages -= 1;
+                return;
+            }
+        }
+    }
+
+    /// A fresh table with room to double, without tombstones.
+    fn rebuild(&mut self, words: &Words) {
+        let len = (self.pages + 1).next_power_of_two() * 8;
+        let old = core::mem::replace(&mut self.table, Arc::new(Words::zeroed(len)));
+        (self.used, self.pages) = (0, 0);
+        for at in (0..old.len()).map(|slot| old.load(slot)).filter(|at| *at > TOMB) {
+            self.put(page_key(words, at), at);
+        }
+    }
+
+    fn put(&mut self, key: u128, at: u32) {
+        for slot in slots(&self.table, self.seed.hash(key)) {
+            let was = self.table.load(slot);
+            if was <= TOMB {
+                self.table.store(slot, at);
+                self.used += usize::from(was == EMPTY);
+                self.pages += 1;
+                return;
+            }
+        }
+    }
+}
+
+/// The slots where a page of this hash may stand.
+fn slots(table: &Words, hash: usize) -> impl Iterator<Item = usize> {
+    let mask = table.len() - 1;
+    (0..PROBES).map(move |probe| (hash + probe) & mask)
+}
+
+fn page_key(words: &Words, at: u32) -> u128 {
+    let word = |i: usize| u128::from(words.load(at as usize + KEY + i)) << (96 - 32 * i);
+    (0..4).map(word).sum()
+}
+
+/// The word that the page of this address's first 120 bits starts at, if the table knows it.
+///
+/// # Safety
+/// `table` and `words` must be of one snapshot that the reader has pinned.
+#[inline]
+pub(crate) unsafe fn find(
+    table: &Words,
+    words: &Words,
+    hash: usize,
+    address: u128,
+) -> Option<usize> {
+    let mask = table.len() - 1;
+    for probe in 0..PROBES {
+        // SAFETY: masked to the table's length, a power of two.
+        let at = unsafe { table.load_unchecked((hash + probe) & mask) } as usize;
+        if at > TOMB as usize {
+            // SAFETY: the table holds only pages of this structure, whose headers have a key.
+            if unsafe { key_differs(words, at, address) } == 0 {
+                return Some(at);
+            }
+        } else if at == EMPTY as usize {
+            return None;
+        }
+    }
+    None
+}
+
+/// Zero if the page's key is the first 120 bits of the address.
+///
+/// # Safety
+/// An IPv6 page must stand at `at`.
+#[inline]
+unsafe fn key_differs(words: &Words, at: usize, address: u128) -> u128 {
+    // SAFETY: the key's words are in the page's header.
+    let word =
+        |i: usize| u128::from(unsafe { words.load_unchecked(at + KEY + i) }) << (96 - 32 * i);
+    ((word(0) | word(1) | word(2) | word(3)) ^ address) >> 8
+}
+
+/// Two random numbers: addresses that meet in one slot here do not elsewhere.
+#[derive(Clone, Copy)]
+pub(crate) struct Seed(u64, u64);
+
+impl Seed {
+    /// A number for the first 120 bits of an address.
+    #[inline]
+    pub(crate) fn hash(self, address: u128) -> usize {
+        let (high, low) = ((address >> 64) as u64, address as u64 >> 8);
+        let product = u128::from(high ^ self.0) * u128::from(low ^ self.1);
+        (product >> 64) as usize ^ product as usize
+    }
+}
