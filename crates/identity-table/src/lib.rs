@@ -5,6 +5,7 @@
 
 mod bulk;
 pub mod endpoint;
+pub mod feed;
 pub mod generation;
 pub mod id;
 pub mod identity;
@@ -20,6 +21,7 @@ mod sync;
 pub mod table;
 
 pub use endpoint::ClusterState;
+pub use feed::{FeedError, FeedReason};
 pub use generation::Generation;
 pub use id::IdentityId;
 pub use labels::Labels;
