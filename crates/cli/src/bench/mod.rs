@@ -1,6 +1,7 @@
 //! `portcullis bench`: timings that print one JSON object each.
 
 mod classify;
+mod lpm;
 mod time;
 
 use std::io::Write;
@@ -21,12 +22,15 @@ pub(crate) struct Args {
 enum What {
     /// Time lookups of a trace in a ClassBench rule set
     Classify(classify::Args),
+    /// Time longest-prefix-match lookups of addresses
+    Lpm(lpm::Args),
 }
 
 /// Runs the timing asked for.
 pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     match args.what {
         What::Classify(args) => classify::run(args),
+        What::Lpm(args) => lpm::run(args),
     }
 }
 
