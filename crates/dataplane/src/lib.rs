@@ -7,7 +7,7 @@
 //! # Parts
 //! - [`packet`]: [`packet::parse`] reads headers; [`packet::checksum`] finishes partial checksums.
 //! - [`connection`]: who talks to whom already.
-//! - [`verdict`]: the traits [`verdict::Policy`] and [`verdict::Identify`] that a program gives to the
+//! - [`verdict`]: the traits [`verdict::Policy`] and [`verdict::Identities`] that a program gives to the
 //!   data plane, and the [`verdict::Flow`]s that they answer for.
 //! - [`pipeline`]: an [`pipeline::Engine`] holds what workers share (publish a
 //!   [`pipeline::Snapshot`] there); a [`pipeline::Lane`] judges batches of packets.
@@ -26,6 +26,7 @@
 //! use portcullis_dataplane::worker::{self, Worker};
 //! use portcullis_identity_table::IdentityId;
 //!
+//! #[derive(Clone)]
 //! struct Everyone;
 //! impl Identify for Everyone {
 //!     fn identify_v4(&self, _: &[u32], out: &mut [IdentityId]) { out.fill(IdentityId::WORLD_V4) }

@@ -94,17 +94,30 @@ pub trait Policy: Send + Sync {
     fn decide(&self, flows: &[Flow], out: &mut [Decision]);
 }
 
-/// Addresses to identities. One call a batch; must not block or allocate.
-pub trait Identify: Send + Sync {
+/// Addresses to identities, as one worker asks. One call a batch; must not block or allocate.
+pub trait Identify: Send {
     /// Writes the identity of each IPv4 address (host byte order) into `out`, equally long.
     fn identify_v4(&self, addresses: &[u32], out: &mut [IdentityId]);
 
     /// Writes the identity of each IPv6 address into `out`, equally long.
     fn identify_v6(&self, addresses: &[u128], out: &mut [IdentityId]);
+}
+
+/// Where workers get their [`Identify`] from: each has its own, so that looking up shares nothing
+/// writable. Whatever is `Identify`, `Clone` and `Sync` serves as it is.
+pub trait Identities: Send + Sync {
+    /// A handle for one worker. Asked for once a worker and snapshot; may allocate and lock.
+    fn handle(&self) -> Box<dyn Identify>;
 
     /// A number that changes after every change of the answers. It is read before addresses are
     /// looked up, so that connections judged by older answers are judged again.
     fn generation(&self) -> u32 {
         0
+    }
+}
+
+impl<T: Identify + Clone + Sync + 'static> Identities for T {
+    fn handle(&self) -> Box<dyn Identify> {
+        Box::new(self.clone())
     }
 }

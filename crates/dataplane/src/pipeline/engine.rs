@@ -7,7 +7,7 @@ use arc_swap::ArcSwapOption;
 
 use crate::clock::Time;
 use crate::connection::{self, Ended, SimpleTable};
-use crate::verdict::{Identify, Policy};
+use crate::verdict::{Identities, Policy};
 
 /// Settings of a data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Default for Config {
 #[derive(Clone)]
 pub struct Snapshot {
     /// Addresses to identities.
-    pub identities: Arc<dyn Identify>,
+    pub identities: Arc<dyn Identities>,
     /// What identities may do.
     pub policy: Arc<dyn Policy>,
 }
@@ -53,7 +53,7 @@ pub struct Snapshot {
 /// A snapshot with the number under which it was published.
 pub(super) struct Published {
     pub(super) snapshot: Snapshot,
-    number: u32,
+    pub(super) number: u32,
 }
 
 impl Published {

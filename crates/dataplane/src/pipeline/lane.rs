@@ -13,7 +13,7 @@ use crate::counter::Counters;
 use crate::event::{Event, EventKind, EventRing};
 use crate::packet::{self, Headers, Packet, Transport, Tuple, Version, protocol};
 use crate::reason::Reason;
-use crate::verdict::{Decision, Flow, RuleId, Verdict};
+use crate::verdict::{Decision, Flow, Identify, RuleId, Verdict};
 
 /// Most packets that are judged together.
 pub const BATCH: usize = 64;
@@ -122,6 +122,8 @@ pub struct Lane {
     engine: Arc<Engine>,
     counters: Arc<Counters>,
     events: Arc<EventRing>,
+    /// The handle on the identities of the snapshot with this number.
+    identify: Option<(u32, Box<dyn Identify>)>,
     scratch: Box<Scratch>,
 }
 
@@ -174,7 +176,7 @@ impl Lane {
             identities_v4: [IdentityId::UNKNOWN; 2 * BATCH],
             identities_v6: [IdentityId::UNKNOWN; 2 * BATCH],
         });
-        Self { engine, counters: Arc::default(), events, scratch }
+        Self { engine, counters: Arc::default(), events, identify: None, scratch }
     }
 
     /// The shared part.
@@ -213,6 +215,7 @@ impl Lane {
         self.parse(inputs, out);
         match published {
             Some(published) => {
+                self.follow(published);
                 let generation = published.generation();
                 self.track(now, generation, out);
                 if !self.scratch.cases.is_empty() {
@@ -310,8 +313,16 @@ impl Lane {
         self.counters.established.add(established);
     }
 
+    /// Takes a handle on the identities of a new snapshot: the one allocation, once a change.
+    fn follow(&mut self, published: &Published) {
+        if self.identify.as_ref().is_none_or(|(number, _)| *number != published.number) {
+            self.identify = Some((published.number, published.snapshot.identities.handle()));
+        }
+    }
+
     /// Asks for identities and verdicts of all cases together.
     fn decide(&mut self, published: &Published) {
+        let Some((_, identify)) = &self.identify else { return };
         let scratch = &mut *self.scratch;
         scratch.v4.clear();
         scratch.v6.clear();
@@ -328,13 +339,12 @@ impl Lane {
                 }
             }
         }
-        let snapshot = &published.snapshot;
         let (v4, v6) = (scratch.v4.len(), scratch.v6.len());
         if v4 > 0 {
-            snapshot.identities.identify_v4(&scratch.v4, &mut scratch.identities_v4[..v4]);
+            identify.identify_v4(&scratch.v4, &mut scratch.identities_v4[..v4]);
         }
         if v6 > 0 {
-            snapshot.identities.identify_v6(&scratch.v6, &mut scratch.identities_v6[..v6]);
+            identify.identify_v6(&scratch.v6, &mut scratch.identities_v6[..v6]);
         }
         let mut pairs_v4 = scratch.identities_v4[..v4].chunks_exact(2);
         let mut pairs_v6 = scratch.identities_v6[..v6].chunks_exact(2);
@@ -350,7 +360,7 @@ impl Lane {
             scratch.flows.push(case.flow);
         }
         let decisions = &mut scratch.decisions[..scratch.flows.len()];
-        snapshot.policy.decide(&scratch.flows, decisions);
+        published.snapshot.policy.decide(&scratch.flows, decisions);
         for (case, decision) in scratch.cases.iter_mut().zip(decisions) {
             case.decision = *decision;
         }
@@ -422,7 +432,7 @@ impl Lane {
                 Settled::Again { opened: actual } => {
                     opened = actual;
                     case = Case::member(case.packet.into(), probe, opened, &None);
-                    case.decide(published);
+                    case.decide(self.identify.as_ref().map(|(_, i)| &**i), published);
                 }
             }
         }
@@ -500,13 +510,13 @@ impl Case {
 
     /// Decides this case alone: the rare one whose connection changed under its hands.
     #[cold]
-    fn decide(&mut self, published: &Published) {
-        let identities = &published.snapshot.identities;
+    fn decide(&mut self, identify: Option<&dyn Identify>, published: &Published) {
+        let Some(identify) = identify else { return };
         let mut pair = [IdentityId::UNKNOWN; 2];
         let (source, destination) = (self.tuple.source, self.tuple.destination);
         match self.tuple.version {
-            Version::V4 => identities.identify_v4(&[source as u32, destination as u32], &mut pair),
-            Version::V6 => identities.identify_v6(&[source, destination], &mut pair),
+            Version::V4 => identify.identify_v4(&[source as u32, destination as u32], &mut pair),
+            Version::V6 => identify.identify_v6(&[source, destination], &mut pair),
         }
         [self.flow.source, self.flow.destination] = pair;
         let mut decision = [Decision::default()];

@@ -17,6 +17,7 @@ pub const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 pub const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
 /// The identity of an IPv4 address is its last byte, of an IPv6 address its last byte and 256.
+#[derive(Clone)]
 pub struct LastByte;
 
 impl Identify for LastByte {
