@@ -60,4 +60,42 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// The compiled form would exceed its size limit.
+    #[error(
+        "the compiled rules exceed {limit} bytes; raise `size_limit`, or split rules that overlap in many ways"
+    )]
+    TooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// Compiling took too long.
+    #[error(
+        "compiling took longer than {limit:?}; raise `time_limit`, or split rules that overlap in many ways"
+    )]
+    BuildTime {
+        /// The limit.
+        limit: std::time::Duration,
+    },
+    /// Rules that overlap in one place and that no bit tells apart.
+    #[error(
+        "{count} rules around rule {rule} overlap in one place and nothing tells them apart; a leaf holds {limit}"
+    )]
+    TooEntangled {
+        /// One of the rules, by its 0-based place.
+        rule: usize,
+        /// How many.
+        count: usize,
+        /// How many a leaf holds.
+        limit: usize,
+    },
+    /// A lookup could touch too much memory.
+    #[error(
+        "a lookup could touch {touches} cache lines, more than {limit}; raise `touch_limit`, or split rules that overlap in many ways"
+    )]
+    TooManyTouches {
+        /// Cache lines in the worst case.
+        touches: usize,
+        /// The limit.
+        limit: usize,
+    },
 }

@@ -6,12 +6,16 @@
 pub mod classbench;
 mod error;
 mod header;
+mod lanes;
 pub mod linear;
 mod rule;
+mod simd;
+pub mod tree;
 
 pub use error::Error;
-pub use header::{Addresses, Header};
+pub use header::{Addresses, Header, TupleV4};
 pub use rule::{
     AddressMatch, ClassMatch, IcmpMatch, Ipv4Prefix, Ipv6Prefix, PortRange, ProtocolMatch,
     ProtocolSet, Rule, RuleId, RuleSet, RuleSetConfig, TcpFlagsMatch, VlanMatch,
 };
+pub use simd::Instructions;

@@ -2,7 +2,7 @@
 //! other engines. It also serves as an engine for a handful of rules.
 
 use crate::Error;
-use crate::header::Header;
+use crate::header::{Header, TupleV4};
 use crate::rule::{RuleId, RuleSet};
 
 /// Settings of the [`Linear`] engine.
@@ -96,6 +96,22 @@ impl Linear {
         assert_eq!(headers.len(), found.len(), "one answer a header");
         for (header, found) in headers.iter().zip(found) {
             *found = self.lookup(header);
+        }
+    }
+
+    /// The first rule that matches, for each IPv4 5-tuple.
+    ///
+    /// # Panics
+    /// When `tuples` and `found` differ in length.
+    pub fn lookup_tuples(
+        &self,
+        tuples: &[TupleV4],
+        _scratch: &mut Scratch,
+        found: &mut [Option<RuleId>],
+    ) {
+        assert_eq!(tuples.len(), found.len(), "one answer a tuple");
+        for (tuple, found) in tuples.iter().zip(found) {
+            *found = self.lookup(&tuple.header());
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use portcullis::classifier::{Rule, RuleId, RuleSet, TcpFlagsMatch, classbench, linear};
+use portcullis::classifier::{
+    Rule, RuleId, RuleSet, TcpFlagsMatch, TupleV4, classbench, linear, tree,
+};
 use serde::Serialize;
 
 use super::time::{Timing, median_of_five};
@@ -18,7 +20,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     trace: PathBuf,
     /// Which engine looks them up
-    #[arg(long, value_enum, default_value_t = Engine::Linear)]
+    #[arg(long, value_enum, default_value_t = Engine::Tree)]
     engine: Engine,
     /// How many headers are looked up at once
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65536))]
@@ -32,6 +34,40 @@ pub(crate) struct Args {
 #[serde(rename_all = "lowercase")]
 enum Engine {
     Linear,
+    Tree,
+}
+
+/// An engine, built.
+enum Built {
+    Linear(linear::Linear, linear::Scratch),
+    Tree(Box<tree::Tree>, tree::Scratch),
+}
+
+impl Built {
+    fn new(engine: Engine, rules: &RuleSet) -> Result<Self, portcullis::classifier::Error> {
+        Ok(match engine {
+            Engine::Linear => {
+                Self::Linear(linear::Builder::new().build(rules)?, linear::Scratch::default())
+            }
+            Engine::Tree => {
+                Self::Tree(Box::new(tree::Builder::new().build(rules)?), tree::Scratch::default())
+            }
+        })
+    }
+
+    fn lookup_batch(&mut self, tuples: &[TupleV4], found: &mut [Option<RuleId>]) {
+        match self {
+            Self::Linear(engine, scratch) => engine.lookup_tuples(tuples, scratch, found),
+            Self::Tree(engine, scratch) => engine.lookup_tuples(tuples, scratch, found),
+        }
+    }
+
+    fn memory_usage(&self) -> usize {
+        match self {
+            Self::Linear(engine, _) => engine.memory_usage(),
+            Self::Tree(engine, _) => engine.memory_usage(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -51,18 +87,18 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     let rules = rules(&args)?;
     let name = args.trace.display().to_string();
     let headers = classbench::parse_trace(&name, &super::read(&args.trace)?)?;
-    if headers.is_empty() {
+    let tuples: Vec<TupleV4> = headers.iter().filter_map(TupleV4::of).collect();
+    if tuples.is_empty() {
         return Err(Refused::from(format!("{name}: a trace needs at least one packet")));
     }
     let started = super::time::now();
-    let engine = linear::Builder::new().build(&rules)?;
+    let mut engine = Built::new(args.engine, &rules)?;
     let build_seconds = super::time::now() - started;
-    let mut scratch = linear::Scratch::default();
-    let mut found: Vec<Option<RuleId>> = vec![None; headers.len()];
-    let timing = median_of_five(headers.len(), || {
+    let mut found: Vec<Option<RuleId>> = vec![None; tuples.len()];
+    let timing = median_of_five(tuples.len(), || {
         let size = args.batch as usize;
-        for (headers, found) in headers.chunks(size).zip(found.chunks_mut(size)) {
-            engine.lookup_batch(headers, &mut scratch, found);
+        for (tuples, found) in tuples.chunks(size).zip(found.chunks_mut(size)) {
+            engine.lookup_batch(tuples, found);
         }
     });
     if let Some(path) = &args.matches {
@@ -70,7 +106,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     }
     let report = Report {
         rules: rules.len(),
-        packets: headers.len(),
+        packets: tuples.len(),
         engine: args.engine,
         batch: args.batch,
         timing,

@@ -1,0 +1,41 @@
+//! Dividing the rules among a few trees by what they leave open: a rule that does not care about
+//! the bits that a tree looks at would be copied into many of its leaves.
+
+use super::cut::Fixed;
+use crate::lanes::places;
+
+/// An address of which a rule gives fewer bits than this counts as open.
+const SPECIFIC_BITS: u32 = 12;
+
+/// The rules of each tree, by their places in `fixed`.
+///
+/// Three trees: rules that give one address (and perhaps the other), rules that give only the
+/// other, and rules that give neither. The first address is the one that more rules give alone.
+pub(super) fn divide<const B: usize>(fixed: &[Fixed<B>]) -> Vec<Vec<u32>> {
+    let mut subsets: Vec<Vec<u32>> = vec![Vec::new(); 4];
+    for (place, fixed) in (0u32..).zip(fixed) {
+        subsets[shape(fixed)].push(place);
+    }
+    let [both, destination, source, neither] =
+        <[Vec<u32>; 4]>::try_from(subsets).unwrap_or_default();
+    let (mut most, rest) = if destination.len() >= source.len() {
+        (destination, source)
+    } else {
+        (source, destination)
+    };
+    most.extend(both);
+    most.sort_unstable();
+    let mut subsets = vec![most, rest, neither];
+    subsets.retain(|subset| !subset.is_empty());
+    subsets
+}
+
+/// 0: gives both addresses, 1: destination only, 2: source only, 3: neither.
+fn shape<const B: usize>(fixed: &Fixed<B>) -> usize {
+    let (source, destination) = const { places(B) }.address_lanes();
+    let open = |lanes: &[usize]| {
+        let given = |lane: &usize| fixed.care.as_flattened()[*lane].count_ones();
+        lanes.iter().map(given).sum::<u32>() < SPECIFIC_BITS
+    };
+    usize::from(open(source)) | usize::from(open(destination)) << 1
+}
