@@ -432,7 +432,12 @@ impl Registry {
     /// Gives an address the identity that its present claims make, and notes the table update.
     fn refresh(&mut self, address: IpAddr) {
         let Some(claim) = self.claims.get(&address) else { return };
-        let (old, pod, host) = (claim.identity, claim.pod.clone(), claim.hosts.first().cloned());
+        let (old, pod) = (claim.identity, claim.pod.clone());
+        // The node that lists the address, else the first of those that endpoints run on.
+        let lists = |name: &&Arc<str>| {
+            self.nodes.get(&***name).is_some_and(|node| node.addresses.contains(&address))
+        };
+        let host = claim.hosts.iter().find(lists).or(claim.hosts.iter().min()).cloned();
         let cover = self.regions.cover(address).clone();
         let new = if let Some(pod) = &pod {
             let node = pod.node.as_deref().map(|name| self.node_number(name));

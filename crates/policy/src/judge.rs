@@ -40,8 +40,8 @@ pub struct End<'a> {
     pub address: IpAddr,
     /// The pod that owns the address; never a host-networked one.
     pub pod: Option<&'a Endpoint>,
-    /// The node whose address it is.
-    pub node: Option<&'a Node>,
+    /// The name of the node whose address it is, by its own word or by that of a host-networked pod.
+    pub node: Option<&'a str>,
 }
 
 /// What decided a direction.
@@ -159,15 +159,14 @@ impl<'a> Judge<'a> {
     /// Who is at an address.
     pub fn end(&self, address: IpAddr) -> End<'a> {
         let owns = |e: &&Endpoint| e.addresses.contains(&address);
-        let mut pods = self.cluster.endpoints.iter();
-        let pod = pods.clone().filter(|e| !e.host_network).find(owns);
+        let pod = self.cluster.endpoints.iter().filter(|e| !e.host_network).find(owns);
         // A host-networked pod's address is its node's, even if the node does not list it.
-        let host = pods.find(|e| e.host_network && owns(e)).and_then(|e| e.node.as_deref());
-        let node = self
-            .cluster
-            .nodes
-            .iter()
-            .find(|n| n.addresses.contains(&address) || host == Some(&n.name));
+        let hosts = self.cluster.endpoints.iter().filter(|e| e.host_network && owns(e));
+        let lists = |n: &&Node| n.addresses.contains(&address);
+        let node = match self.cluster.nodes.iter().find(lists) {
+            Some(node) => Some(&*node.name),
+            None => hosts.filter_map(|e| e.node.as_deref()).min(),
+        };
         End { address, pod, node: if pod.is_some() { None } else { node } }
     }
 
@@ -252,7 +251,7 @@ impl<'a> Judge<'a> {
                     None => selector.matches(&Labels::default()),
                 })
             }
-            Match::NodeLabels(selector) => end.node.is_some_and(|n| selector.matches(&n.labels)),
+            Match::NodeLabels(selector) => end.node.is_some_and(|n| self.node_has(n, selector)),
             Match::Cidr(prefix) => prefix.contains(&end.address),
             Match::InSet(index) => self
                 .policies
@@ -270,6 +269,13 @@ impl<'a> Judge<'a> {
         match self.cluster.namespaces.iter().find(|n| *n.name == *name) {
             Some(namespace) => selector.matches(&namespace.labels),
             None => selector.matches(&Namespace::new(name, Labels::default()).labels),
+        }
+    }
+
+    fn node_has(&self, name: &str, selector: &Selector) -> bool {
+        match self.cluster.nodes.iter().find(|n| *n.name == *name) {
+            Some(node) => selector.matches(&node.labels),
+            None => selector.matches(&Labels::default()),
         }
     }
 
@@ -309,6 +315,6 @@ fn exemption(source: &End<'_>, destination: &End<'_>) -> Option<Exemption> {
     {
         return Some(Exemption::SamePod);
     }
-    let own_node = source.node.is_some_and(|n| destination.node.as_ref() == Some(&n.name));
+    let own_node = source.node.is_some_and(|n| destination.node.as_deref() == Some(n));
     own_node.then_some(Exemption::OwnNode)
 }

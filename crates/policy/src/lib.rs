@@ -3,14 +3,22 @@
 //! and compared. It knows documents, clusters, identities and rules. It must never know packets,
 //! ports of a NIC or the kernel.
 
+mod compile;
 pub mod diagnostic;
 mod document;
+mod engine;
 pub mod flow;
 pub mod judge;
 pub mod model;
+pub mod program;
 pub mod source;
 
+pub use compile::resolve::{PolicyInfo, RuleId, RuleInfo};
+pub use compile::trees::Outcome;
+pub use compile::{CompileError, Config};
 pub use diagnostic::{Diagnostic, LoadError, Severity};
 pub use document::{Loaded, load_cluster, load_policies, parse_cluster, parse_policies};
+pub use engine::{Engine, EngineError, Evaluation, Update};
 pub use flow::{Flow, Verdict};
+pub use program::{Decision, FlowKey, OutcomeId, Program, Reason};
 pub use source::Source;

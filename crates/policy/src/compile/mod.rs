@@ -1,0 +1,300 @@
+//! The compiler: the resolved form to a [`Program`], kept so that a change recompiles what it
+//! touches.
+//!
+//! For each direction, classes to which the same policies apply in the same way share a row; the row
+//! holds for each peer class the port tree of the rules between the two. Rows, sequences of rules
+//! and trees are remembered by content, so after a change everything that is found again is free.
+
+pub(crate) mod classset;
+pub(crate) mod flatten;
+pub(crate) mod grid;
+pub(crate) mod resolve;
+pub(crate) mod rows;
+pub(crate) mod sources;
+pub(crate) mod trees;
+pub(crate) mod universe;
+
+use std::sync::Arc;
+
+use portcullis_identity_table::endpoint::Namespace;
+use portcullis_identity_table::identity::{ClassId, Identity, Owner};
+use portcullis_identity_table::registry::{Delta, Registry};
+use portcullis_identity_table::{Generation, IdentityId};
+
+use self::grid::{GridBuilder, RowId};
+use self::resolve::Resolved;
+use self::rows::{Memo, Row, RowKeys, Rows};
+use self::sources::Sources;
+use self::trees::TreeBuilder;
+use self::universe::Universe;
+use crate::model::{Direction, PolicySet};
+use crate::program::{NO_ROW, Program, Record};
+
+/// Limits of a compilation.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Most bytes that a program may have; more is an error. 1 GiB unless set.
+    pub max_program_bytes: usize,
+    /// Most cells (port intervals times rules) that one pair of classes may need; more is an error.
+    /// 2^26 unless set.
+    pub max_cells: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { max_program_bytes: 1 << 30, max_cells: 1 << 26 }
+    }
+}
+
+/// Why policies were not compiled; the program before stays as it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompileError {
+    /// The program would exceed [`Config::max_program_bytes`].
+    #[error(
+        "the compiled program would take {bytes} bytes, the limit is {limit}: policies tell too \
+         many endpoints apart; raise the limit or use fewer distinct selectors"
+    )]
+    TooLarge {
+        /// Bytes it would take, as far as it was compiled.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The rules between two classes exceed [`Config::max_cells`].
+    #[error(
+        "the rules of {policy} and what applies beside it need {cells} cells of ports, the limit \
+         is {limit}: merge port ranges, or raise the limit"
+    )]
+    TooComplex {
+        /// The first policy that applies.
+        policy: String,
+        /// Cells needed.
+        cells: u64,
+        /// The limit.
+        limit: u64,
+    },
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Compiler {
+    pub(crate) config: Config,
+    pub(crate) universe: Universe,
+    pub(crate) resolved: Resolved,
+    pub(crate) rows: Rows,
+    pub(crate) grid: GridBuilder,
+    pub(crate) memo: Memo,
+    pub(crate) trees: TreeBuilder,
+    records: Vec<Record>,
+    /// Words of grid and trees after the last compilation from nothing.
+    words_when_fresh: usize,
+}
+
+impl Compiler {
+    /// Over the classes of a registry, without policies.
+    pub(crate) fn new(
+        config: Config,
+        registry: &Registry,
+        namespaces: impl IntoIterator<Item = Namespace>,
+    ) -> Self {
+        let mut universe = Universe::new(namespaces);
+        for (id, class) in registry.classes() {
+            universe.set(id, Some(class.clone()));
+        }
+        Self {
+            config,
+            universe,
+            resolved: Resolved::new(),
+            rows: Rows::default(),
+            grid: GridBuilder::default(),
+            memo: Memo::default(),
+            trees: TreeBuilder::default(),
+            records: Vec::new(),
+            words_when_fresh: 0,
+        }
+    }
+
+    /// Compiles these policies, reusing what is already there.
+    pub(crate) fn set_policies(
+        &mut self,
+        set: &PolicySet,
+        sources: &Sources,
+        registry: &Registry,
+    ) -> Result<(), CompileError> {
+        self.resolved.update(set, sources, &self.universe);
+        let fresh = self.words_when_fresh == 0;
+        self.compile_rows()?;
+        self.records = vec![Record::ABSENT; IdentityId::FIRST_DYNAMIC.get() as usize];
+        let reserved = [
+            IdentityId::UNKNOWN,
+            IdentityId::HOST,
+            IdentityId::OWN_NODE,
+            IdentityId::WORLD_V4,
+            IdentityId::WORLD_V6,
+        ];
+        for id in reserved {
+            self.records[id.get() as usize] = Record::WORLD;
+        }
+        for identity in registry.identities() {
+            self.write_record(identity.id, Some(identity));
+        }
+        if fresh {
+            self.words_when_fresh = self.words().max(1);
+        }
+        self.check_size()
+    }
+
+    /// Follows classes and identities that came or went.
+    pub(crate) fn follow(
+        &mut self,
+        delta: &Delta,
+        registry: &Registry,
+    ) -> Result<(), CompileError> {
+        for &id in &delta.classes {
+            self.universe.set(id, registry.class(id).cloned());
+            self.resolved.update_class(id, &self.universe);
+        }
+        for &id in &delta.classes {
+            self.write_column(id)?;
+            self.update_rows_of(id)?;
+        }
+        for &id in &delta.identities {
+            self.write_record(id, registry.identity(id));
+        }
+        self.check_size()
+    }
+
+    /// Whether so much is no longer in use that compiling from nothing pays.
+    pub(crate) fn is_stale(&self) -> bool {
+        const SLACK: usize = 1 << 20;
+        self.words() > 2 * self.words_when_fresh + SLACK
+    }
+
+    /// What is compiled, to be read by many. O(size): a few memory copies.
+    pub(crate) fn program(&self, generation: Generation, numbering: u64) -> Program {
+        Program {
+            generation,
+            numbering,
+            records: self.records.clone(),
+            grid: self.grid.grid.clone(),
+            trees: self.trees.trees.clone(),
+            rules: self.resolved.rules.clone(),
+        }
+    }
+
+    /// Finds the row of every workload class anew; builds those not seen before.
+    fn compile_rows(&mut self) -> Result<(), CompileError> {
+        let count = self.universe.count();
+        let Self { grid, rows, .. } = self;
+        grid.reserve_columns(count, |row| rows.default_tree(row));
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let keys = RowKeys::of_all(direction, &self.resolved, &self.universe);
+            let mut used = Vec::with_capacity(self.universe.workloads().len());
+            for i in 0..self.universe.workloads().len() {
+                let class = ClassId(self.universe.workloads()[i]);
+                used.push((class, self.row(direction, class, keys.key(class))?));
+            }
+            self.rows.replace(direction, used);
+        }
+        Ok(())
+    }
+
+    /// The row of a key, built if need be.
+    fn row(
+        &mut self,
+        direction: Direction,
+        class: ClassId,
+        key: &[u32],
+    ) -> Result<RowId, CompileError> {
+        if let Some(row) = self.rows.find(direction, key) {
+            return Ok(row);
+        }
+        let row = Row::new(direction, class, key, &self.resolved, &self.universe);
+        let (default, others) = row.trees(
+            &self.config,
+            &self.resolved,
+            &self.universe,
+            &mut self.memo,
+            &mut self.trees,
+        )?;
+        let id = self.rows.insert(row, default);
+        self.grid.write_row(id, default, &others);
+        if self.words() * size_of::<u32>() > self.config.max_program_bytes {
+            self.check_size()?;
+        }
+        Ok(id)
+    }
+
+    /// Writes what each row says of one class of peers.
+    fn write_column(&mut self, class: ClassId) -> Result<(), CompileError> {
+        let Self { grid, rows, resolved, universe, memo, trees, config, .. } = self;
+        grid.reserve_columns(universe.count(), |row| rows.default_tree(row));
+        if universe.class(class).is_none() {
+            // No identity refers to it; whoever takes the number writes it anew.
+            return Ok(());
+        }
+        for (id, row) in rows.iter() {
+            let tree = row.tree(class, config, resolved, universe, memo, trees)?;
+            grid.write(id, class.0, tree);
+        }
+        Ok(())
+    }
+
+    /// Finds the rows of one class.
+    fn update_rows_of(&mut self, class: ClassId) -> Result<(), CompileError> {
+        let workload =
+            self.universe.class(class).is_some_and(|c| matches!(c.owner, Owner::Workload(_)));
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let row = if workload {
+                let key = RowKeys::of_one(direction, class, &self.resolved, &self.universe);
+                Some(self.row(direction, class, &key)?)
+            } else {
+                None
+            };
+            self.rows.assign(direction, class, row);
+        }
+        Ok(())
+    }
+
+    fn write_record(&mut self, id: IdentityId, identity: Option<&Arc<Identity>>) {
+        let index = id.get() as usize;
+        if index >= self.records.len() {
+            self.records.resize(index + 1, Record::ABSENT);
+        }
+        self.records[index] = identity.map_or(Record::ABSENT, |i| record(i, &self.rows));
+    }
+
+    fn words(&self) -> usize {
+        let grid = &self.grid.grid;
+        grid.rows.len() + grid.pages.len() + self.trees.trees.memory_usage() / size_of::<u32>()
+    }
+
+    fn check_size(&self) -> Result<(), CompileError> {
+        let bytes = self.words() * size_of::<u32>() + size_of_val(&self.records[..]);
+        let limit = self.config.max_program_bytes;
+        if bytes > limit { Err(CompileError::TooLarge { bytes, limit }) } else { Ok(()) }
+    }
+
+    /// Bytes on the heap that compiling holds, the program not counted.
+    pub(crate) fn memory_usage(&self) -> usize {
+        self.universe.memory_usage()
+            + self.resolved.memory_usage()
+            + self.rows.memory_usage()
+            + self.words() * size_of::<u32>()
+    }
+}
+
+/// What the program knows of an identity whose class has these rows.
+pub(crate) fn record(identity: &Identity, rows: &Rows) -> Record {
+    let row = |direction| rows.of(direction, identity.class_id).map_or(NO_ROW, |row| row.0);
+    let node = identity.node.as_ref().map_or(0, |(number, _)| number.0.get() as i32);
+    Record {
+        ingress: row(Direction::Ingress),
+        egress: row(Direction::Egress),
+        class: identity.class_id.0,
+        node: if matches!(identity.class.owner, Owner::Node { .. }) { -node } else { node },
+        pod: identity.pod.as_ref().map_or(0, |(number, _)| number.0.get()),
+    }
+}

@@ -1,0 +1,109 @@
+//! Sources of prefixes: every prefix and every set that the loaded policies name, by number.
+
+use ahash::{AHashMap, AHashSet};
+use ipnet::IpNet;
+use portcullis_identity_table::region::{Regions, SourceId};
+
+use crate::model::{CidrSet, Match, Policy, PolicySet};
+
+/// Prefixes and sets in use, and the numbers by which regions and classes know them.
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    prefixes: AHashMap<IpNet, SourceId>,
+    /// By the index that policies use.
+    sets: Vec<SourceId>,
+    next: u32,
+}
+
+impl Sources {
+    /// Makes the sources those of `new`, where they were those of `old`; what stays keeps its
+    /// number. Tells whether anything changed.
+    pub(crate) fn update(&mut self, old: &PolicySet, new: &PolicySet) -> bool {
+        let mut used = AHashSet::new();
+        for policy in new.tiers.iter().flat_map(|tier| &tier.policies) {
+            for_each_match(policy, &mut |expression| {
+                if let Match::Cidr(prefix) = expression {
+                    used.insert(prefix.trunc());
+                }
+            });
+        }
+        let count = self.prefixes.len();
+        self.prefixes.retain(|prefix, _| used.contains(prefix));
+        let mut changed = self.prefixes.len() != count;
+        let mut added: Vec<IpNet> =
+            used.into_iter().filter(|prefix| !self.prefixes.contains_key(prefix)).collect();
+        added.sort_unstable();
+        changed |= !added.is_empty();
+        for prefix in added {
+            let id = self.number();
+            self.prefixes.insert(prefix, id);
+        }
+
+        changed |= old.sets.len() != new.sets.len();
+        let mut numbers: Vec<Option<SourceId>> = self.sets.drain(..).map(Some).collect();
+        for set in &new.sets {
+            let same = |o: &CidrSet| o.name == set.name && o.prefixes == set.prefixes;
+            let mut kept = old.sets.iter().zip(&mut numbers);
+            let kept = kept.find_map(|(o, number)| if same(o) { number.take() } else { None });
+            changed |= kept.is_none();
+            let id = kept.unwrap_or_else(|| self.number());
+            self.sets.push(id);
+        }
+        changed
+    }
+
+    /// The regions that the sources make. O(n log n) in their prefixes.
+    pub(crate) fn regions(&self, policies: &PolicySet) -> Regions {
+        let prefixes = self.prefixes.iter().map(|(&prefix, &id)| (prefix, id));
+        let sets = policies.sets.iter().zip(&self.sets);
+        Regions::build(
+            prefixes.chain(sets.flat_map(|(s, id)| s.prefixes.iter().map(|&p| (p, *id)))),
+        )
+    }
+
+    /// The number of the set at an index.
+    pub(crate) fn set(&self, index: u32) -> Option<SourceId> {
+        self.sets.get(index as usize).copied()
+    }
+
+    /// The expression with every prefix and set by its number, as [`super::universe`] wants it.
+    pub(crate) fn canonical(&self, expression: &Match) -> Match {
+        let parts = |parts: &[Match]| parts.iter().map(|part| self.canonical(part)).collect();
+        let source = |id: Option<SourceId>| id.map_or(Match::Nothing, |id| Match::InSet(id.0));
+        match expression {
+            Match::Cidr(prefix) => source(self.prefixes.get(&prefix.trunc()).copied()),
+            Match::InSet(index) => source(self.set(*index)),
+            Match::Not(part) => Match::Not(Box::new(self.canonical(part))),
+            Match::All(list) => Match::All(parts(list)),
+            Match::OneOf(list) => Match::OneOf(parts(list)),
+            other => other.clone(),
+        }
+    }
+
+    fn number(&mut self) -> SourceId {
+        let id = SourceId(self.next);
+        self.next = self.next.checked_add(1).expect("fewer than 2^32 sources");
+        id
+    }
+}
+
+/// Every expression of a policy, and every part of it.
+pub(crate) fn for_each_match(policy: &Policy, visit: &mut impl FnMut(&Match)) {
+    fn descend(expression: &Match, visit: &mut impl FnMut(&Match)) {
+        visit(expression);
+        match expression {
+            Match::Not(part) => descend(part, visit),
+            Match::All(parts) | Match::OneOf(parts) => {
+                for part in parts {
+                    descend(part, visit);
+                }
+            }
+            _ => {}
+        }
+    }
+    descend(&policy.subject, visit);
+    for rule in policy.ingress.iter().chain(&policy.egress).flatten() {
+        descend(&rule.source, visit);
+        descend(&rule.destination, visit);
+    }
+}

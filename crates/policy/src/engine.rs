@@ -1,0 +1,290 @@
+//! The engine: a cluster and the policies over it, compiled, and kept so while both change.
+//!
+//! ```
+//! use portcullis_identity_table::endpoint::{ClusterState, Endpoint};
+//! use portcullis_policy::model::PolicySet;
+//! use portcullis_policy::{Engine, Flow, Verdict};
+//! let pod = |name: &str, address: &str| Endpoint {
+//!     addresses: vec![address.parse().unwrap()],
+//!     ..Endpoint::new("shop", name)
+//! };
+//! let mut engine = Engine::default();
+//! let endpoints = vec![pod("web-0", "10.0.0.1")];
+//! engine.apply(ClusterState { endpoints, ..ClusterState::default() }, PolicySet::default()).unwrap();
+//!
+//! // A pod like its sibling: one table entry, the same program.
+//! let update = engine.upsert_endpoint(pod("web-1", "10.0.0.2")).unwrap();
+//! assert_eq!((update.table.len(), update.program.is_none()), (1, true));
+//!
+//! let flow = Flow::new("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap(), 6, (40000, 80));
+//! let evaluation = engine.evaluate(&flow);
+//! assert_eq!((evaluation.verdict, evaluation.policy), (Verdict::Allow, None));
+//! ```
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use portcullis_identity_table::endpoint::{ClusterState, Endpoint, EndpointName, Namespace};
+use portcullis_identity_table::registry::{self, Delta, Registry};
+use portcullis_identity_table::{Generation, IdentityId};
+
+use crate::compile::resolve::RuleInfo;
+use crate::compile::sources::Sources;
+use crate::compile::{CompileError, Compiler, Config};
+use crate::flow::{Flow, Verdict};
+use crate::model::{PolicyName, PolicySet};
+use crate::program::{Decision, FlowKey, Program};
+
+/// See the [module](self).
+///
+/// One thread changes it; what it hands out ([`Program`], [`Update`]) any number of threads may
+/// read.
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    policies: PolicySet,
+    namespaces: Vec<Namespace>,
+    registry: Registry,
+    sources: Sources,
+    compiler: Compiler,
+    /// The compiler stopped half-way and must start from nothing.
+    broken: bool,
+    program: Arc<Program>,
+    numbering: u64,
+}
+
+/// What a change asks of whoever holds the program and the address table.
+#[derive(Clone, Debug, Default)]
+#[must_use = "lookups answer as before until the program is published and the table is updated"]
+pub struct Update {
+    /// The program to publish, before the table is updated; `None`: the one before serves.
+    pub program: Option<Arc<Program>>,
+    /// Table updates, in order: insert or replace, or remove.
+    pub table: Vec<(IpNet, Option<IdentityId>)>,
+    /// The generation that the two make.
+    pub generation: Generation,
+}
+
+/// Why a change was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The cluster contradicts itself; nothing was changed.
+    #[error(transparent)]
+    Cluster(#[from] registry::Error),
+    /// The policies cannot be compiled. Policies stay as they were; a change of the cluster stands,
+    /// and the identities that it made are denied.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+}
+
+/// The answer for one flow, in words.
+#[derive(Clone, Copy, Debug)]
+pub struct Evaluation<'a> {
+    /// Whether the flow may pass.
+    pub verdict: Verdict,
+    /// The policy that decided; `None` if none did.
+    pub policy: Option<&'a PolicyName>,
+    /// The rule, or end of a tier, that decided.
+    pub rule: Option<&'a RuleInfo>,
+    /// The decision itself.
+    pub decision: Decision,
+}
+
+/// Classes that may change at once before compiling from nothing is cheaper.
+const MANY_CLASSES: usize = 128;
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self::new(Config::default())
+    }
+}
+
+impl Engine {
+    /// An empty cluster without policies.
+    pub fn new(config: Config) -> Self {
+        let registry = Registry::new();
+        let policies = PolicySet::default();
+        let sources = Sources::default();
+        let mut compiler = Compiler::new(config.clone(), &registry, []);
+        // Where nothing is there is nothing to exceed a limit; if there were, the first change would
+        // compile from nothing.
+        let broken = compiler.set_policies(&policies, &sources, &registry).is_err();
+        let program = Arc::new(compiler.program(Generation::default(), 0));
+        let namespaces = Vec::new();
+        Self {
+            config,
+            policies,
+            namespaces,
+            registry,
+            sources,
+            compiler,
+            broken,
+            program,
+            numbering: 0,
+        }
+    }
+
+    /// Replaces the cluster and the policies.
+    ///
+    /// # Errors
+    /// [`EngineError`]; policies stay as they were.
+    pub fn apply(
+        &mut self,
+        cluster: ClusterState,
+        policies: PolicySet,
+    ) -> Result<Update, EngineError> {
+        self.replace_cluster(cluster)?;
+        self.replace_policies(policies)
+    }
+
+    /// Replaces the cluster. O(cluster), and compiles what changed.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn set_cluster(&mut self, cluster: ClusterState) -> Result<Update, EngineError> {
+        self.replace_cluster(cluster)?;
+        let delta = self.registry.commit();
+        self.follow(delta)
+    }
+
+    /// Replaces the policies. Compiles what changed.
+    ///
+    /// # Errors
+    /// [`EngineError::Compile`]; nothing is changed then.
+    pub fn set_policies(&mut self, policies: PolicySet) -> Result<Update, EngineError> {
+        self.replace_policies(policies)
+    }
+
+    /// Adds or replaces an endpoint. An endpoint like one that is there compiles nothing.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn upsert_endpoint(&mut self, endpoint: Endpoint) -> Result<Update, EngineError> {
+        self.registry.upsert_endpoint(endpoint)?;
+        let delta = self.registry.commit();
+        self.follow(delta)
+    }
+
+    /// Takes an endpoint out.
+    ///
+    /// # Errors
+    /// [`EngineError::Compile`].
+    pub fn remove_endpoint(&mut self, name: &EndpointName) -> Result<Update, EngineError> {
+        self.registry.remove_endpoint(name);
+        let delta = self.registry.commit();
+        self.follow(delta)
+    }
+
+    /// Says that nobody reads programs or tables older than `oldest` any more.
+    pub fn reclaim(&mut self, oldest: Generation) {
+        self.registry.reclaim(oldest);
+    }
+
+    /// The program of the last change.
+    pub fn program(&self) -> &Arc<Program> {
+        &self.program
+    }
+
+    /// Addresses, identities and their history.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The policies that the program enforces.
+    pub fn policies(&self) -> &PolicySet {
+        &self.policies
+    }
+
+    /// The question that a flow is to the program. O(log prefixes).
+    pub fn key(&self, flow: &Flow) -> FlowKey {
+        FlowKey {
+            source: self.registry.lookup(flow.source),
+            destination: self.registry.lookup(flow.destination),
+            header: flow.header,
+            same_address: flow.source == flow.destination,
+        }
+    }
+
+    /// Decides a flow.
+    pub fn evaluate(&self, flow: &Flow) -> Evaluation<'_> {
+        let decision = self.program.decide_one(&self.key(flow));
+        let rule = self.program.deciding_rule(&decision).map(|(_, info)| info);
+        let policy = rule.map(|info| &info.policy.name);
+        Evaluation { verdict: decision.verdict, policy, rule, decision }
+    }
+
+    /// Bytes on the heap that compiling holds beside the program.
+    pub fn memory_usage(&self) -> usize {
+        self.compiler.memory_usage()
+    }
+
+    pub(crate) fn compiler(&self) -> &Compiler {
+        &self.compiler
+    }
+
+    fn replace_cluster(&mut self, mut cluster: ClusterState) -> Result<(), EngineError> {
+        let mut namespaces = cluster.namespaces.clone();
+        cluster.namespaces.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        namespaces.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        self.registry.replace_cluster(cluster)?;
+        if self.namespaces != namespaces {
+            // Expressions may depend on a namespace by name.
+            self.namespaces = namespaces;
+            self.broken = true;
+        }
+        Ok(())
+    }
+
+    fn replace_policies(&mut self, policies: PolicySet) -> Result<Update, EngineError> {
+        if self.sources.update(&self.policies, &policies) {
+            self.registry.set_regions(self.sources.regions(&policies));
+        }
+        let old = std::mem::replace(&mut self.policies, policies);
+        let delta = self.registry.commit();
+        match self.recompile(&delta, true) {
+            Ok(()) => Ok(self.publish(delta)),
+            Err(error) => {
+                let refused = std::mem::replace(&mut self.policies, old);
+                if self.sources.update(&refused, &self.policies) {
+                    self.registry.set_regions(self.sources.regions(&self.policies));
+                }
+                self.broken = true;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Compiles what a change of the cluster asks for.
+    fn follow(&mut self, delta: Delta) -> Result<Update, EngineError> {
+        if delta.is_table_only() && !self.broken {
+            let Delta { table, generation, .. } = delta;
+            return Ok(Update { program: None, table, generation });
+        }
+        self.recompile(&delta, false)?;
+        Ok(self.publish(delta))
+    }
+
+    fn recompile(&mut self, delta: &Delta, policies_changed: bool) -> Result<(), CompileError> {
+        let anew = self.broken || delta.classes.len() > MANY_CLASSES || self.compiler.is_stale();
+        self.broken = true;
+        if anew {
+            self.numbering += 1;
+            let namespaces = self.namespaces.iter().cloned();
+            self.compiler = Compiler::new(self.config.clone(), &self.registry, namespaces);
+        } else {
+            self.compiler.follow(delta, &self.registry)?;
+        }
+        if anew || policies_changed {
+            self.compiler.set_policies(&self.policies, &self.sources, &self.registry)?;
+        }
+        self.broken = false;
+        Ok(())
+    }
+
+    fn publish(&mut self, delta: Delta) -> Update {
+        let Delta { table, generation, .. } = delta;
+        self.program = Arc::new(self.compiler.program(generation, self.numbering));
+        Update { program: Some(self.program.clone()), table, generation }
+    }
+}
