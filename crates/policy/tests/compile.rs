@@ -3,13 +3,13 @@
 #[path = "common/random.rs"]
 mod random;
 
-use random::*;
 use portcullis_identity_table::ClusterState;
 use portcullis_identity_table::endpoint::Endpoint;
 use portcullis_policy::judge::{Decider, DirectionDecision, Exemption, Judge};
 use portcullis_policy::model::*;
 use portcullis_policy::{Decision, Engine, OutcomeId, Reason, RuleId, Verdict};
 use proptest::prelude::*;
+use random::*;
 
 /// The program's answer for one direction says what the judge says.
 fn same_direction(

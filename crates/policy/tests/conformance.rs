@@ -8,7 +8,7 @@ mod common;
 
 use common::{Case, cases};
 use portcullis_policy::judge::Judge;
-use portcullis_policy::{load_cluster, load_policies};
+use portcullis_policy::{Engine, load_cluster, load_policies};
 
 #[test]
 fn documents_are_accepted_or_refused() {
@@ -44,6 +44,24 @@ fn the_judge_agrees() {
             let judgement = judge.judge(flow);
             let policy = judgement.policy(&policies).map(ToString::to_string);
             (judgement.verdict, policy.unwrap_or_else(|| "default".to_owned()))
+        }));
+    }
+    assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), Case::first(&wrong));
+}
+
+/// The compiled program decides every flow as the case says.
+#[test]
+fn the_program_agrees() {
+    let mut wrong = Vec::new();
+    for case in cases().iter().filter(|case| !case.is_invalid()) {
+        let policies = load_policies([case.join("policies.yaml")]).unwrap().value;
+        let cluster = load_cluster(case.join("cluster.yaml")).unwrap().value;
+        let mut engine = Engine::default();
+        let _ = engine.apply(cluster, policies).unwrap_or_else(|error| panic!("{case}: {error}"));
+        wrong.extend(case.disagreements(|flow| {
+            let evaluation = engine.evaluate(flow);
+            let policy = evaluation.policy.map(ToString::to_string);
+            (evaluation.verdict, policy.unwrap_or_else(|| "default".to_owned()))
         }));
     }
     assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), Case::first(&wrong));
