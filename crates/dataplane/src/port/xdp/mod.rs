@@ -42,6 +42,8 @@ mod ledger;
 mod open;
 mod queue;
 mod rings;
+#[cfg(test)]
+mod simulated;
 mod sys;
 mod umem;
 

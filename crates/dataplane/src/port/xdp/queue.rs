@@ -88,6 +88,12 @@ impl<R: Rings> QueuePort<R> {
         (self.filled, self.outstanding)
     }
 
+    /// Every frame that this port has, in the kernel's hands or its own.
+    #[cfg(test)]
+    pub(super) fn accounted(&self) -> usize {
+        self.filled + self.outstanding + self.partial.len() + self.homeless.len()
+    }
+
     /// Keeps the fill ring supplied.
     #[inline]
     fn refill(&mut self, pool: &mut FramePool) {
