@@ -4,9 +4,9 @@
 // the queue it came in on, as long as userspace is alive. When it is not (no socket, or no
 // heartbeat), the failure mode decides. One loaded instance, with maps of its own, serves one port.
 //
-// Two entry points share one body. `portcullis` is what ordinary MTUs get: on a veth its presence
-// makes the driver stop its peer from sending segmentation-offloaded packets. `portcullis_frags`
-// accepts packets of several buffers, which is what jumbo MTUs need.
+// Two entry points share one body. `portcullis` is what ordinary MTUs get, since every driver with
+// XDP can run it. `portcullis_frags` accepts packets of several buffers, which jumbo MTUs need and
+// not every driver can.
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>

@@ -14,9 +14,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{env, process, thread};
 
-use portcullis_dataplane::frame::{Batch, FramePool};
+use portcullis_dataplane::frame::{Batch, FramePool, Umem};
+use portcullis_dataplane::packet::{Packet, checksum, parse};
 use portcullis_dataplane::port::Port;
-use portcullis_dataplane::port::xdp::{self, Config, FailureMode, OpenInterface, Opened};
+use portcullis_dataplane::port::xdp::{
+    self, Config, FailureMode, OpenInterface, Opened, ProgramVerdict,
+};
 
 /// Longest wait for packets, in milliseconds: well below the time after which a worker that does
 /// not call its ports counts as stalled.
@@ -99,6 +102,7 @@ fn pass(
     let queues = to.ports.len();
     let to = &mut to.ports[queue % queues];
     let received = from.receive(pool, batch);
+    complete_checksums(pool.umem(), batch);
     to.transmit(batch);
     // What the TX ring has no room for is lost, as on any full wire.
     for frame in batch.drain_front(usize::MAX) {
@@ -110,17 +114,31 @@ fn pass(
     received > 0 || to.outstanding() > 0
 }
 
+/// Senders on veth leave checksums to hardware that never comes.
+fn complete_checksums(umem: &Umem, batch: &mut Batch) {
+    for frame in batch.frames_mut() {
+        let data = umem.data_mut(frame);
+        if let Ok(Packet::Ip(headers)) = parse(data, data.len()) {
+            checksum::complete_partial(data, &headers);
+        }
+    }
+}
+
 fn report(wire: &Opened) -> Result<(), Box<dyn Error>> {
     for (interface, counters) in wire.guard.program_counters()? {
-        println!("{interface}: {counters:?}");
+        for verdict in ProgramVerdict::ALL {
+            let count = counters.total(verdict);
+            if count.packets > 0 {
+                println!("{interface}: {verdict} {} packets, {} bytes", count.packets, count.bytes);
+            }
+        }
     }
     for (interface, queue, statistics) in wire.guard.statistics()? {
         println!("{interface} queue {queue}: {statistics:?}");
     }
     for interface in &wire.interfaces {
         for (queue, port) in interface.ports.iter().enumerate() {
-            let name = &interface.name;
-            println!("{name} queue {queue}: {:?} {:?}", port.queue_counters(), port.held());
+            println!("{} queue {queue}: {:?}", interface.name, port.queue_counters());
         }
     }
     Ok(())

@@ -16,9 +16,13 @@ use crate::port::Port;
 /// Entries moved between a ring and the port at a time.
 pub(super) const STEP: usize = 64;
 
-/// What a queue counted by itself; all zero unless something is wrong.
+/// What a queue counted by itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueueCounters {
+    /// Frames handed to the user.
+    pub received: u64,
+    /// Frames handed to the kernel for transmission.
+    pub transmitted: u64,
     /// Descriptors from the kernel that named no chunk it held: ignored.
     pub bad_descriptors: u64,
     /// Received packets of more frames than a batch holds: dropped.
@@ -223,7 +227,9 @@ impl<R: Rings> Port for QueuePort<R> {
                 break;
             }
         }
-        batch.len() - before
+        let received = batch.len() - before;
+        self.counters.received += received as u64;
+        received
     }
 
     fn transmit(&mut self, batch: &mut Batch) -> usize {
@@ -274,6 +280,7 @@ impl<R: Rings> Port for QueuePort<R> {
             let count = self.packets.len();
             if self.rings.transmit(&self.packets) {
                 self.outstanding += count;
+                self.counters.transmitted += count as u64;
             } else {
                 for n in 0..count {
                     let chunk = self.packets[n].addr / u64::from(self.umem.chunk_size());

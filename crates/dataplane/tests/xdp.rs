@@ -1,0 +1,320 @@
+//! AF_XDP ports in the kernel, end to end: the bare forwarder of `examples/forward.rs` between two
+//! veth pairs, with real sockets on both ends. Needs CAP_NET_ADMIN; says `skipped` without.
+#![cfg(feature = "xdp")]
+
+mod netns;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use netns::{Net, PATIENCE, Place, eventually};
+
+const SERVER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
+const SERVER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2));
+
+/// Starts a server that sends every datagram back, until it hears nothing for long.
+fn echo(net: &Net, address: IpAddr) -> SocketAddr {
+    let (sender, receiver) = channel();
+    net.within(Place::Server, move || {
+        let socket = UdpSocket::bind((address, 0)).unwrap();
+        sender.send(socket.local_addr().unwrap()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut buffer = [0; 10_000];
+        while let Ok((len, from)) = socket.recv_from(&mut buffer) {
+            // The way back may be closed just now.
+            let _ = socket.send_to(&buffer[..len], from);
+        }
+    });
+    receiver.recv().unwrap()
+}
+
+/// A client's end of an echo.
+struct Probe {
+    socket: UdpSocket,
+    next: u64,
+}
+
+impl Probe {
+    fn new(net: &Net, server: SocketAddr) -> Self {
+        let connect = move || {
+            let any: IpAddr = if server.is_ipv4() {
+                Ipv4Addr::UNSPECIFIED.into()
+            } else {
+                Ipv6Addr::UNSPECIFIED.into()
+            };
+            let socket = UdpSocket::bind((any, 0)).unwrap();
+            socket.connect(server).unwrap();
+            socket
+        };
+        Self { socket: net.within(Place::Client, connect).join().unwrap(), next: 0 }
+    }
+
+    /// Whether a datagram of `len` bytes comes back unchanged within `patience`.
+    fn passes(&mut self, len: usize, patience: Duration) -> bool {
+        self.next += 1;
+        let mut sent: Vec<u8> = (0..len).map(|n| (n as u64 * 31 + self.next) as u8).collect();
+        sent[..8].copy_from_slice(&self.next.to_be_bytes());
+        self.socket.set_read_timeout(Some(patience)).unwrap();
+        if self.socket.send(&sent).is_err() {
+            return false;
+        }
+        let mut buffer = vec![0; len + 1];
+        loop {
+            match self.socket.recv(&mut buffer) {
+                Ok(got) if buffer[..got] == sent[..] => return true,
+                // An answer that came too late for its own question.
+                Ok(got) if got >= 8 && buffer[..8] < sent[..8] => {}
+                Ok(_) => panic!("an answer that was never sent"),
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
+                    return false;
+                }
+                Err(_) => return false,
+            }
+        }
+    }
+
+    fn flows(&mut self) -> bool {
+        eventually(PATIENCE, || self.passes(64, Duration::from_millis(200)))
+    }
+}
+
+/// Sends `bytes` over TCP in both directions at once and checks every byte.
+fn tcp(net: &Net, address: IpAddr, bytes: usize) {
+    fn pattern(n: usize) -> u8 {
+        (n * 7 + n / 251) as u8
+    }
+    fn exchange(mut stream: TcpStream, bytes: usize) {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        let mut out = stream.try_clone().unwrap();
+        let writer = std::thread::spawn(move || {
+            let data: Vec<u8> = (0..bytes).map(pattern).collect();
+            out.write_all(&data).unwrap();
+        });
+        let mut data = vec![0; bytes];
+        stream.read_exact(&mut data).unwrap();
+        assert!(data.iter().enumerate().all(|(n, byte)| *byte == pattern(n)));
+        writer.join().unwrap();
+    }
+    let (sender, receiver) = channel();
+    let server = net.within(Place::Server, move || {
+        let listener = TcpListener::bind((address, 0)).unwrap();
+        sender.send(listener.local_addr().unwrap()).unwrap();
+        exchange(listener.accept().unwrap().0, bytes);
+    });
+    let to = receiver.recv().unwrap();
+    let client = net.within(Place::Client, move || {
+        exchange(TcpStream::connect_timeout(&to, PATIENCE).unwrap(), bytes);
+    });
+    client.join().unwrap();
+    server.join().unwrap();
+}
+
+/// What the kernel says is attached to a port of the forwarder.
+fn attached(net: &Net, port: &str) -> bool {
+    net.ip(Place::Forwarder, &["-details", "link", "show", port]).contains("xdp")
+}
+
+#[test]
+fn udp_and_tcp_of_both_families_pass_on_all_queues() {
+    let Some(net) = Net::new(4, 1500) else { return };
+    let forwarder = net.forward(&["require-copy"]);
+    for port in ["fw0", "fw1"] {
+        assert_eq!(forwarder.mode(port), format!("{port}: native copy, 4 queues"));
+    }
+    for address in [SERVER_V4, SERVER_V6] {
+        let server = echo(&net, address);
+        // The sender's socket picks the queue.
+        for _ in 0..24 {
+            let mut probe = Probe::new(&net, server);
+            assert!(probe.flows());
+            assert!(probe.passes(1400, PATIENCE));
+        }
+        tcp(&net, address, 4 << 20);
+    }
+    let output = forwarder.finish();
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{report}");
+    for queue in 0..4 {
+        let line = report.lines().find(|line| line.starts_with(&format!("fw0 queue {queue}: QueueCounters")));
+        let line = line.unwrap_or_else(|| panic!("no queue {queue}: {report}"));
+        assert!(!line.contains("received: 0,"), "queue {queue} was not used: {report}");
+        assert!(line.contains("bad_descriptors: 0"), "{report}");
+    }
+    assert!(!attached(&net, "fw0"), "the program stays after a clean end");
+}
+
+#[test]
+fn generic_mode_passes_too() {
+    let Some(net) = Net::new(2, 1500) else { return };
+    let forwarder = net.forward(&["require-generic"]);
+    assert_eq!(forwarder.mode("fw1"), "fw1: generic copy, 2 queues");
+    assert!(Probe::new(&net, echo(&net, SERVER_V4)).flows());
+    tcp(&net, SERVER_V6, 1 << 20);
+}
+
+#[test]
+fn jumbo_packets_pass_in_several_frames() {
+    let Some(net) = Net::new(2, 9000) else { return };
+    let forwarder = net.forward(&["require-copy"]);
+    let mut probe = Probe::new(&net, echo(&net, SERVER_V4));
+    assert!(probe.flows());
+    for len in [100, 1472, 3700, 3800, 3900, 7000, 8972] {
+        assert!(probe.passes(len, PATIENCE), "{len} bytes");
+    }
+    tcp(&net, SERVER_V4, 4 << 20);
+    tcp(&net, SERVER_V6, 4 << 20);
+    drop(forwarder);
+}
+
+#[test]
+fn zero_copy_is_refused_where_the_driver_cannot_and_said_where_it_is_only_preferred() {
+    let Some(net) = Net::new(1, 1500) else { return };
+    let error = net.refused(&["fw0", "fw1", "require-zerocopy"]);
+    assert!(error.contains("fw0, queue 0") && error.contains("prefer-zerocopy"), "{error}");
+    assert!(!attached(&net, "fw0"));
+    let forwarder = net.forward(&["prefer-zerocopy"]);
+    assert_eq!(forwarder.mode("fw0"), "fw0: native copy, 1 queues");
+    assert!(forwarder.said[0].starts_with("refused: interface fw0"), "{:?}", forwarder.said);
+}
+
+#[test]
+fn what_cannot_be_is_refused_in_one_line_that_says_what_to_do() {
+    let Some(net) = Net::new(2, 1500) else { return };
+    let one_line = |args: &[&str], words: &[&str]| {
+        let error = net.refused(args);
+        assert_eq!(error.lines().count(), 1, "{error}");
+        for word in words {
+            assert!(error.contains(word), "{word}: {error}");
+        }
+    };
+    one_line(&["fw0", "nope"], &["nope", "no such interface", "ip link"]);
+    one_line(&["fw0", "fw0"], &["fw0", "twice"]);
+    one_line(&["fw0", "fw1", "fastest"], &["fastest", "require-", "zerocopy"]);
+    // A program of somebody else.
+    let _forwarder = net.forward(&[]);
+    one_line(&["fw0", "fw1"], &["fw0", "another XDP program", "ip link set fw0 xdp off"]);
+}
+
+#[test]
+fn a_queue_that_another_socket_holds_is_named() {
+    let Some(net) = Net::new(2, 1500) else { return };
+    let (bound, is_bound) = channel();
+    let (done, is_done) = channel::<()>();
+    let holder = net.within(Place::Forwarder, move || {
+        use xsk_rs::config::{LibxdpFlags, SocketConfig, UmemConfig};
+        let (umem, _) =
+            xsk_rs::Umem::new(UmemConfig::default(), 64.try_into().unwrap(), false).unwrap();
+        let config = SocketConfig::builder()
+            .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
+            .build();
+        // SAFETY: the UMEM is not shared.
+        let socket =
+            unsafe { xsk_rs::Socket::new(config, &umem, &"fw1".parse().unwrap(), 1) }.unwrap();
+        bound.send(()).unwrap();
+        let _ = is_done.recv();
+        drop(socket);
+    });
+    is_bound.recv().unwrap();
+    let error = net.refused(&["fw0", "fw1"]);
+    assert!(error.contains("fw1, queue 1: in use by another AF_XDP socket"), "{error}");
+    assert!(!attached(&net, "fw0") && !attached(&net, "fw1"), "a failed start leaves something");
+    // Freed within the time that a start waits.
+    let waiter = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        drop(done);
+        holder.join().unwrap();
+    });
+    net.forward(&[]);
+    waiter.join().unwrap();
+}
+
+#[test]
+fn sigkill_leaves_nothing_behind() {
+    let Some(net) = Net::new(2, 1500) else { return };
+    let mut probe = Probe::new(&net, echo(&net, SERVER_V4));
+    for _ in 0..3 {
+        let forwarder = net.forward(&[]);
+        assert!(attached(&net, "fw0") && attached(&net, "fw1"));
+        assert!(probe.flows());
+        forwarder.kill();
+        assert!(eventually(Duration::from_secs(1), || !attached(&net, "fw0")));
+        assert!(eventually(Duration::from_secs(1), || !attached(&net, "fw1")));
+        // Nothing else connects the two interfaces, so nothing passes.
+        assert!(!probe.passes(64, Duration::from_millis(200)));
+    }
+}
+
+#[test]
+fn after_sigkill_a_bridge_beneath_carries_the_packets() {
+    let Some(net) = Net::new(2, 1500) else { return };
+    net.bridge();
+    let mut probe = Probe::new(&net, echo(&net, SERVER_V4));
+    let forwarder = net.forward(&["prefer-copy", "closed"]);
+    assert!(probe.flows());
+    forwarder.kill();
+    assert!(probe.flows());
+}
+
+/// Stops the worker and asks for how long packets still find a way, or when they find one again.
+#[test]
+fn a_stalled_worker_means_what_the_failure_mode_says_within_a_second() {
+    for open in [false, true] {
+        let Some(net) = Net::new(2, 1500) else { return };
+        // The host's stack beneath could carry packets: only the failure mode stands against it.
+        net.bridge();
+        let failure = if open { "open" } else { "closed" };
+        let forwarder = net.forward(&["prefer-copy", failure]);
+        let mut probe = Probe::new(&net, echo(&net, SERVER_V4));
+        assert!(probe.flows());
+
+        forwarder.signal(libc::SIGSTOP);
+        let stopped = Instant::now();
+        let short = Duration::from_millis(50);
+        if open {
+            assert!(
+                eventually(Duration::from_secs(1), || probe.passes(64, short)),
+                "not open after {:?}",
+                stopped.elapsed()
+            );
+        } else {
+            std::thread::sleep(Duration::from_secs(1));
+            for _ in 0..10 {
+                assert!(!probe.passes(64, short), "passes though closed");
+            }
+        }
+        forwarder.signal(libc::SIGCONT);
+        assert!(probe.flows(), "{failure}: not flowing again");
+        let report = String::from_utf8(forwarder.finish().stdout).unwrap();
+        let verdict = if open { "stale_passed" } else { "stale_dropped" };
+        assert!(report.contains(verdict), "{report}");
+    }
+}
+
+#[test]
+fn an_interface_that_goes_down_and_comes_back_carries_packets_again() {
+    let Some(net) = Net::new(2, 1500) else { return };
+    let _forwarder = net.forward(&[]);
+    let mut probe = Probe::new(&net, echo(&net, SERVER_V4));
+    assert!(probe.flows());
+    net.ip(Place::Forwarder, &["link", "set", "fw1", "down"]);
+    for _ in 0..5 {
+        assert!(!probe.passes(64, Duration::from_millis(50)));
+    }
+    net.ip(Place::Forwarder, &["link", "set", "fw1", "up"]);
+    assert!(probe.flows());
+}
+
+#[test]
+fn idle_for_long_the_first_packet_passes() {
+    let Some(net) = Net::new(1, 1500) else { return };
+    let _forwarder = net.forward(&[]);
+    let mut probe = Probe::new(&net, echo(&net, SERVER_V4));
+    assert!(probe.flows());
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(probe.passes(64, PATIENCE), "the heartbeat stopped while idle");
+}
