@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{env, process, thread};
 
-use portcullis_dataplane::frame::{Batch, FramePool, Umem};
+use portcullis_dataplane::frame::{Batch, Frame, FramePool, Umem};
 use portcullis_dataplane::packet::{Packet, checksum, parse};
 use portcullis_dataplane::port::Port;
 use portcullis_dataplane::port::xdp::{
@@ -116,10 +116,13 @@ fn pass(
 
 /// Senders on veth leave checksums to hardware that never comes.
 fn complete_checksums(umem: &Umem, batch: &mut Batch) {
-    for frame in batch.frames_mut() {
-        let data = umem.data_mut(frame);
-        if let Ok(Packet::Ip(headers)) = parse(data, data.len()) {
-            checksum::complete_partial(data, &headers);
+    // The ports hand out whole packets.
+    for packet in batch.frames_mut().chunk_by_mut(|frame, _| frame.more) {
+        let wire_len = packet.iter().map(Frame::len).sum();
+        let Some((first, rest)) = packet.split_first_mut() else { continue };
+        let (first, rest) = (umem.data_mut(first), rest.iter().map(|frame| umem.data(frame)));
+        if let Ok(Packet::Ip(headers)) = parse(first, wire_len) {
+            checksum::complete_partial_pieces(first, rest, &headers);
         }
     }
 }

@@ -140,7 +140,9 @@ fn udp_and_tcp_of_both_families_pass_on_all_queues() {
     let report = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{report}");
     for queue in 0..4 {
-        let line = report.lines().find(|line| line.starts_with(&format!("fw0 queue {queue}: QueueCounters")));
+        let line = report
+            .lines()
+            .find(|line| line.starts_with(&format!("fw0 queue {queue}: QueueCounters")));
         let line = line.unwrap_or_else(|| panic!("no queue {queue}: {report}"));
         assert!(!line.contains("received: 0,"), "queue {queue} was not used: {report}");
         assert!(line.contains("bad_descriptors: 0"), "{report}");

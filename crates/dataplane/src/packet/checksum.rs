@@ -76,6 +76,17 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
 /// Cost: about 2 ns if there is nothing to do, else about one pass over the payload.
 #[inline]
 pub fn complete_partial(frame: &mut [u8], headers: &Headers) -> bool {
+    complete_partial_pieces(frame, std::iter::empty(), headers)
+}
+
+/// As [`complete_partial`], for a packet that lies in several pieces: `first` holds the headers, and
+/// `rest` what follows.
+#[inline]
+pub fn complete_partial_pieces<'a>(
+    first: &mut [u8],
+    rest: impl Iterator<Item = &'a [u8]>,
+    headers: &Headers,
+) -> bool {
     let field = match headers.tuple.protocol {
         protocol::TCP => 16,
         protocol::UDP => 6,
@@ -86,16 +97,27 @@ pub fn complete_partial(frame: &mut [u8], headers: &Headers) -> bool {
     }
     let tuple = &headers.tuple;
     let pseudo = pseudo_header(tuple.source, tuple.destination, tuple.protocol, headers.l4_len);
-    let start = usize::from(headers.l4);
-    let Some(segment) = frame.get_mut(start..start + usize::from(headers.l4_len)) else {
-        return false;
-    };
+    let len = usize::from(headers.l4_len);
+    let Some(segment) = first.get_mut(usize::from(headers.l4)..) else { return false };
+    let mut summed = segment.len().min(len);
+    let segment = &mut segment[..summed];
     let Some(place) = segment.get(field..field + 2) else { return false };
     if u16::from_be_bytes([place[0], place[1]]) != fold(pseudo) {
         return false;
     }
     // The field holds the pseudo-header's sum, so summing the segment as it stands includes it.
-    let mut sum = checksum(segment, 0);
+    let mut total = add(segment, 0);
+    for piece in rest {
+        let piece = &piece[..piece.len().min(len - summed)];
+        let sum = fold(add(piece, 0));
+        // After an odd number of bytes the halves of all words are exchanged.
+        total += u64::from(if summed % 2 == 0 { sum } else { sum.swap_bytes() });
+        summed += piece.len();
+    }
+    if summed < len {
+        return false;
+    }
+    let mut sum = !fold(total);
     if sum == 0 && tuple.protocol == protocol::UDP {
         sum = 0xffff; // zero would mean "none" (RFC 768)
     }
@@ -121,4 +143,65 @@ pub fn verify(frame: &[u8], headers: &Headers) -> Option<bool> {
         return None;
     }
     Some(fold(add(segment, pseudo)) == 0xffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{Packet, parse};
+
+    /// UDP over IPv4 with the checksum left to do.
+    fn partial(payload: &[u8]) -> Vec<u8> {
+        let builder = etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+            .udp(1000, 2000);
+        let mut frame = Vec::new();
+        builder.write(&mut frame, payload).unwrap();
+        let headers = headers(&frame, frame.len());
+        let tuple = headers.tuple;
+        let sum = pseudo_header(tuple.source, tuple.destination, 17, headers.l4_len);
+        frame[40..42].copy_from_slice(&fold(sum).to_be_bytes());
+        frame
+    }
+
+    fn headers(frame: &[u8], wire_len: usize) -> Headers {
+        match parse(frame, wire_len) {
+            Ok(Packet::Ip(headers)) => headers,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn pieces_sum_to_what_the_whole_does_wherever_they_are_cut() {
+        let payload: Vec<u8> = (0..61u8).map(|n| n.wrapping_mul(151)).collect();
+        let frame = partial(&payload);
+        let mut whole = frame.clone();
+        assert!(complete_partial(&mut whole, &headers(&frame, frame.len())));
+        assert_eq!(verify(&whole, &headers(&whole, whole.len())), Some(true));
+        for one in 42..frame.len() {
+            for two in one..frame.len() {
+                let mut first = frame[..one].to_vec();
+                let rest = [&frame[one..two], &frame[two..]];
+                let headers = headers(&first, frame.len());
+                assert!(complete_partial_pieces(&mut first, rest.into_iter(), &headers));
+                assert_eq!(first, whole[..one], "cut at {one} and {two}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_packet_that_is_not_all_there_is_left_alone() {
+        let frame = partial(&[7; 60]);
+        let mut first = frame[..60].to_vec();
+        let rest = &frame[60..frame.len() - 1];
+        let headers = headers(&first, frame.len());
+        assert!(!complete_partial_pieces(&mut first, [rest].into_iter(), &headers));
+        assert_eq!(first, frame[..60]);
+        // Nor is one that was complete.
+        let mut whole = frame.clone();
+        assert!(complete_partial(&mut whole, &headers));
+        let once = whole.clone();
+        assert!(!complete_partial(&mut whole, &headers));
+        assert_eq!(whole, once);
+    }
 }

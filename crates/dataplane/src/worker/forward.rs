@@ -2,7 +2,7 @@
 
 use crate::clock::Time;
 use crate::counter::Counters;
-use crate::frame::{Batch, Frame, FramePool};
+use crate::frame::{Batch, Frame, FramePool, Umem};
 use crate::packet::checksum;
 use crate::pipeline::{BATCH, Input, Judgement, Lane};
 use crate::port::Port;
@@ -97,19 +97,24 @@ impl Forwarder {
         }
         lane.judge(now, &inputs[..packets], &mut self.judgements);
 
-        let complete = lane.engine().config().complete_checksums;
+        if lane.engine().config().complete_checksums {
+            // Frames that end a packet of the batch before were completed with it.
+            // Frames that end a packet of the batch before have been judged with it.
+            let frames = self.received.frames_mut();
+            let begun = match self.unfinished[from] {
+                Some(_) => frames.iter().take_while(|frame| frame.more).count() + 1,
+                None => 0,
+            };
+            let fresh = frames.get_mut(begun..).unwrap_or_default();
+            complete_checksums(&umem, fresh, &self.judgements, lane);
+        }
         let mut packet = 0;
         let (mut forwarded, mut forwarded_bytes) = (0, 0);
-        for mut frame in self.received.drain_front(count) {
+        for frame in self.received.drain_front(count) {
             let passes = match self.unfinished[from] {
                 Some(passes) => passes,
                 None => {
                     let passes = self.judgements[packet].verdict == Verdict::Allow;
-                    if let (true, true, Some(headers)) = (passes, complete, lane.headers(packet))
-                        && checksum::complete_partial(umem.data_mut(&mut frame), headers)
-                    {
-                        lane.counters().checksums_completed.add(1);
-                    }
                     packet += 1;
                     forwarded += u64::from(passes);
                     passes
@@ -134,6 +139,22 @@ impl Forwarder {
         counters.forwarded_bytes.add(forwarded_bytes);
         count_unsent(counters, unsent);
         count
+    }
+}
+
+/// Completes the checksums of those packets that may pass.
+fn complete_checksums(umem: &Umem, frames: &mut [Frame], judgements: &[Judgement], lane: &Lane) {
+    let packets = frames.chunk_by_mut(|frame, _| frame.more);
+    for (packet, (frames, judgement)) in packets.zip(judgements).enumerate() {
+        if judgement.verdict == Verdict::Allow
+            && let Some(headers) = lane.headers(packet)
+            && let Some((first, rest)) = frames.split_first_mut()
+        {
+            let rest = rest.iter().map(|frame| umem.data(frame));
+            if checksum::complete_partial_pieces(umem.data_mut(first), rest, headers) {
+                lane.counters().checksums_completed.add(1);
+            }
+        }
     }
 }
 
