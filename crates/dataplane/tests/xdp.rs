@@ -1,11 +1,13 @@
 //! AF_XDP ports in the kernel, end to end: the bare forwarder of `examples/forward.rs` between two
-//! veth pairs, with real sockets on both ends. Needs CAP_NET_ADMIN; says `skipped` without.
+//! veth pairs, with real sockets on both ends. Needs CAP_NET_ADMIN; says `skipped` without. Run alone
+//! (`--test xdp`) it needs `cargo build --examples` before.
 #![cfg(feature = "xdp")]
 
 mod netns;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -155,6 +157,10 @@ fn generic_mode_passes_too() {
     let Some(net) = Net::new(2, 1500) else { return };
     let forwarder = net.forward(&["require-generic"]);
     assert_eq!(forwarder.mode("fw1"), "fw1: generic copy, 2 queues");
+    // Only a native program makes a veth stop its peer from sending segments larger than the MTU.
+    for (place, host) in [(Place::Client, "c0"), (Place::Server, "s0")] {
+        net.ip(place, &["link", "set", host, "gso_max_segs", "1"]);
+    }
     assert!(Probe::new(&net, echo(&net, SERVER_V4)).flows());
     tcp(&net, SERVER_V6, 1 << 20);
 }
@@ -217,6 +223,8 @@ fn a_queue_that_another_socket_holds_is_named() {
         // SAFETY: the UMEM is not shared.
         let socket =
             unsafe { xsk_rs::Socket::new(config, &umem, &"fw1".parse().unwrap(), 1) }.unwrap();
+        // SAFETY: no pointers are passed. Forwarders started meanwhile must not inherit the socket.
+        unsafe { libc::fcntl(socket.1.fd().as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
         bound.send(()).unwrap();
         let _ = is_done.recv();
         drop(socket);

@@ -253,14 +253,16 @@ impl Attempt {
             .map_err(|error| failed(os_error(&error)))?;
         // No pair means that this UMEM already is on this queue.
         let pair = pair.ok_or_else(|| failed(std::io::Error::from_raw_os_error(libc::EBUSY)))?;
-        Ok(KernelRings::new(
+        let rings = KernelRings::new(
             (tx, rx),
             pair,
             umem.xsk.clone(),
             umem.descriptors.clone(),
             layout.chunk_size,
             config.rings.tx,
-        ))
+        );
+        sys::close_on_exec(rings.socket()).map_err(failed)?;
+        Ok(rings)
     }
 
     fn check(&self, interface: &str, obtained: Obtained) -> Result<(), Error> {

@@ -61,6 +61,14 @@ pub(super) fn set_tx_budget(socket: BorrowedFd<'_>, packets: u32) -> io::Result<
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Keeps the socket out of programs that the process starts, which libxdp does not: they would hold
+/// the queue.
+pub(super) fn close_on_exec(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no pointers are passed.
+    let answer = unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Makes the kernel look at the TX ring.
 ///
 /// # Errors
