@@ -42,7 +42,7 @@
 //!     }
 //! }
 //!
-//! let engine = Arc::new(Engine::new(pipeline::Config::default()));
+//! let engine = Arc::new(Engine::new(pipeline::Config::default())?);
 //! engine.publish(Snapshot { identities: Arc::new(Everyone), policy: Arc::new(OnlyHttps) });
 //! let pool = Umem::heap(256, 2048);
 //! let (left, client) = MemoryPort::new(pool.umem())?;

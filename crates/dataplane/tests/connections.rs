@@ -189,7 +189,7 @@ fn silence_ends_connections() {
     assert!(passes(&mut lane, 200_000, &udp(B, 53, A, 5000, b"a")), "answered: 3 minutes");
     assert!(!passes(&mut lane, 380_000, &udp(B, 53, A, 5000, b"a")));
     assert_eq!(lane.engine().connections(), 1);
-    assert_eq!(lane.expire(at(380_001)), 1);
+    assert_eq!(lane.expire(at(380_001), 100), 1);
     assert_eq!((lane.engine().connections(), lane.counters().ended.get()), (0, 1));
 }
 
@@ -252,7 +252,7 @@ fn the_order_within_a_batch_counts() {
 
 #[test]
 fn without_a_policy_nothing_passes_but_neighbours() {
-    let engine = Arc::new(portcullis_dataplane::pipeline::Engine::new(Config::default()));
+    let engine = Arc::new(portcullis_dataplane::pipeline::Engine::new(Config::default()).unwrap());
     let mut lane = portcullis_dataplane::pipeline::Lane::new(engine);
     assert_eq!(judge(&mut lane, 0, &udp(A, 1, B, 2, b"")).reason, Some(Reason::NoPolicy));
     let mut arp = udp(A, 1, B, 2, b"");

@@ -1,14 +1,18 @@
 //! Connection tracking: replies of allowed connections pass, and nothing that only looks like one.
 
 pub mod key;
+pub mod limit;
 pub mod simple;
 pub mod state;
+pub mod table;
 pub mod tcp;
 pub mod timeout;
 
 pub use key::{Direction, Key, Probe, Role, Segment};
+pub use limit::{Limits, Rate};
 pub use simple::SimpleTable;
 pub use state::{Connection, Grant, Protocol, Traffic};
+pub use table::Table;
 pub use timeout::Timeouts;
 
 use crate::reason::Reason;
@@ -25,6 +29,16 @@ pub enum OnPolicyChange {
     Cut,
 }
 
+/// What happens to new connections when the table is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFull {
+    /// They are refused: what exists is safe.
+    #[default]
+    DenyNew,
+    /// The oldest idle connection makes room, one that was never answered or is over first.
+    EvictOldest,
+}
+
 /// Settings of a connection table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -39,6 +53,13 @@ pub struct Config {
     /// up if the policy allows its flow: useful when the firewall starts under traffic. Windows of
     /// such connections are not checked.
     pub pick_up: bool,
+    /// What happens to new connections when the table is full.
+    pub on_full: OnFull,
+    /// Limits of each identity.
+    pub limits: Limits,
+    /// Whether packets of known connections are attributed to the rule and the identities that
+    /// allowed these: for replays, captures and counters by rule. Costs one more cache line a packet.
+    pub attribute: bool,
 }
 
 impl Default for Config {
@@ -48,6 +69,9 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             on_policy_change: OnPolicyChange::default(),
             pick_up: false,
+            on_full: OnFull::default(),
+            limits: Limits::default(),
+            attribute: true,
         }
     }
 }
@@ -73,14 +97,11 @@ pub enum Tracked {
 
 /// What became of a packet that needed the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(clippy::large_enum_variant)] // lives on the stack, one a packet
 pub enum Settled {
     /// It opened a connection.
     Opened {
         /// Why.
         grant: Grant,
-        /// The ended connection whose place it took.
-        replaced: Option<Connection>,
     },
     /// It belongs to an allowed connection.
     Member {
@@ -89,13 +110,6 @@ pub enum Settled {
     },
     /// It is dropped.
     Dropped(Reason),
-    /// It is dropped, and the connection it belonged to is over: the policy denies it now.
-    Ended {
-        /// Why.
-        reason: Reason,
-        /// What it was.
-        ended: Connection,
-    },
     /// The connection changed meanwhile: ask the policy about a flow opened in this direction, then
     /// settle again.
     Again {

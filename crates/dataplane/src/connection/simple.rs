@@ -1,6 +1,7 @@
 //! The slow, obvious connection table: a hash map under a lock.
 //!
-//! It is the model that the real table is tested against, and exact in every answer.
+//! It is the model that the real table is tested against. It knows no limits of identities and
+//! always refuses new connections when it is full.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -57,6 +58,7 @@ impl SimpleTable {
         probe: &Probe,
         opened: Direction,
         decision: Result<Grant, Reason>,
+        ended: &mut Option<Ended>,
     ) -> Settled {
         let now = now.as_millis() as u32;
         let mut connections = self.lock();
@@ -78,15 +80,18 @@ impl SimpleTable {
                         _ => Settled::Again { opened: probe.direction },
                     }
                 }
-                Err(reason) => match connections.remove(&probe.key) {
-                    Some(connection) => Settled::Ended { reason, ended: connection },
-                    None => Settled::Dropped(reason),
-                },
+                Err(reason) => {
+                    let connection = connections.remove(&probe.key);
+                    *ended = connection.map(|connection| Ended { key: probe.key, connection });
+                    Settled::Dropped(reason)
+                }
             },
             Found::Unknown if probe.direction != opened => {
                 Settled::Again { opened: probe.direction }
             }
-            Found::Unknown => self.insert(&mut connections, now, generation, probe, decision),
+            Found::Unknown => {
+                self.insert(&mut connections, now, generation, probe, decision, ended)
+            }
         }
     }
 
@@ -97,6 +102,7 @@ impl SimpleTable {
         generation: u32,
         probe: &Probe,
         decision: Result<Grant, Reason>,
+        ended: &mut Option<Ended>,
     ) -> Settled {
         // What may not open is invalid whatever the policy says of it.
         let grant = decision.unwrap_or_default();
@@ -111,7 +117,8 @@ impl SimpleTable {
             return Settled::Dropped(Reason::TableFull);
         }
         let replaced = connections.insert(probe.key, opened);
-        Settled::Opened { grant, replaced }
+        *ended = replaced.map(|connection| Ended { key: probe.key, connection });
+        Settled::Opened { grant }
     }
 
     /// Forgets connections that were silent for too long; answers how many.

@@ -3,7 +3,7 @@
 use portcullis_identity_table::IdentityId;
 
 use super::key::{Direction, Key, Probe, Segment};
-use super::tcp::{Step, Tcp};
+use super::tcp::{Phase, Step, Tcp};
 use super::timeout::Timeouts;
 use crate::reason::Reason;
 use crate::verdict::RuleId;
@@ -38,6 +38,56 @@ pub enum Protocol {
         /// The other end has answered.
         answered: bool,
     },
+}
+
+impl Protocol {
+    /// Takes a packet into account; `from` is 0 if the opener sent it, else 1. Nothing changes
+    /// unless the answer is [`Step::Pass`]. An ICMP error changes nothing, and does not count as a
+    /// packet of the connection.
+    #[inline]
+    pub fn step(&mut self, from: usize, segment: &Segment) -> Step {
+        match (self, segment) {
+            (Self::Tcp(state), Segment::Tcp(tcp, payload)) => state.step(from, tcp, *payload),
+            // Whoever forges an error must at least know what was sent (RFC 5927).
+            (Self::Tcp(state), Segment::Error { seq: Some(seq) }) if !state.sent(from, *seq) => {
+                Step::Invalid(Reason::IcmpErrorUnrelated)
+            }
+            (_, Segment::Error { .. }) => Step::Pass,
+            (Self::Datagram { answered }, _) => {
+                *answered |= from == 1;
+                Step::Pass
+            }
+            (Self::Tcp(_), _) => Step::Invalid(Reason::TcpState),
+        }
+    }
+
+    /// Milliseconds without packets after which a connection of IP protocol `number` is forgotten.
+    #[inline]
+    pub const fn timeout(&self, number: u8, timeouts: &Timeouts) -> u32 {
+        match self {
+            Self::Tcp(tcp) => timeouts.tcp(tcp.phase),
+            Self::Datagram { answered } => timeouts.datagram(number, *answered),
+        }
+    }
+
+    /// Whether this is TCP and the handshake not finished.
+    #[inline]
+    pub const fn half_open(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => tcp.phase.half_open(),
+            Self::Datagram { .. } => false,
+        }
+    }
+
+    /// Whether nothing would be lost by forgetting it: never answered, or over.
+    pub const fn expendable(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => {
+                tcp.phase.half_open() || matches!(tcp.phase, Phase::TimeWait | Phase::Closed)
+            }
+            Self::Datagram { answered } => !*answered,
+        }
+    }
 }
 
 /// A connection.
@@ -89,39 +139,22 @@ impl Connection {
     #[inline]
     pub fn step(&mut self, probe: &Probe, now: u32) -> Step {
         let from = usize::from(probe.direction != self.opened);
-        match (&mut self.protocol, probe.segment) {
-            (Protocol::Tcp(state), Segment::Tcp(tcp, payload)) => {
-                match state.step(from, &tcp, payload) {
-                    Step::Pass => {}
-                    other => return other,
-                }
+        match self.protocol.step(from, &probe.segment) {
+            Step::Pass if matches!(probe.segment, Segment::Error { .. }) => {}
+            Step::Pass => {
+                self.seen = now;
+                self.traffic[from].packets += 1;
+                self.traffic[from].bytes += u64::from(probe.bytes);
             }
-            (protocol, Segment::Error { seq }) => {
-                return match (protocol, seq) {
-                    // Whoever forges an error must at least know what was sent (RFC 5927).
-                    (Protocol::Tcp(state), Some(seq)) if !state.sent(from, seq) => {
-                        Step::Invalid(Reason::IcmpErrorUnrelated)
-                    }
-                    // Errors neither prolong nor change a connection.
-                    _ => Step::Pass,
-                };
-            }
-            (Protocol::Datagram { answered }, _) => *answered |= from == 1,
-            (Protocol::Tcp(_), _) => return Step::Invalid(Reason::TcpState),
+            other => return other,
         }
-        self.seen = now;
-        self.traffic[from].packets += 1;
-        self.traffic[from].bytes += u64::from(probe.bytes);
         Step::Pass
     }
 
     /// Milliseconds without packets after which it is forgotten.
     #[inline]
     pub fn timeout(&self, key: &Key, timeouts: &Timeouts) -> u32 {
-        match self.protocol {
-            Protocol::Tcp(tcp) => timeouts.tcp(tcp.phase),
-            Protocol::Datagram { answered } => timeouts.datagram(key.protocol, answered),
-        }
+        self.protocol.timeout(key.protocol, timeouts)
     }
 
     /// Whether it has been idle for longer than it may.
@@ -130,12 +163,9 @@ impl Connection {
         idle(now, self.seen) >= self.timeout(key, timeouts)
     }
 
-    /// Whether its handshake is not finished, or its first datagram not answered.
+    /// Whether it is TCP and its handshake not finished.
     pub const fn half_open(&self) -> bool {
-        match self.protocol {
-            Protocol::Tcp(tcp) => tcp.phase.half_open(),
-            Protocol::Datagram { answered } => !answered,
-        }
+        self.protocol.half_open()
     }
 }
 

@@ -62,7 +62,7 @@ pub struct Side {
     pub end: u32,
     /// One beyond the highest sequence number that it may send.
     pub max_end: u32,
-    /// The largest window that it offered, in bytes.
+    /// The largest window that it offered, in bytes; kept to 16 bits at its scale, rounded up.
     pub max_window: u32,
     /// Its window scale; meaningless before its SYN.
     pub scale: u8,
@@ -105,7 +105,7 @@ impl Tcp {
                 end,
                 // Until the answer: the lowest acknowledgement that answers this SYN.
                 max_end: tcp.seq.wrapping_add(1),
-                max_window: u32::from(tcp.window).max(1),
+                max_window: representable(tcp.window.max(1).into(), tcp.scale.unwrap_or(NO_SCALE)),
                 scale: tcp.scale.unwrap_or(NO_SCALE),
                 fin: false,
             };
@@ -178,9 +178,10 @@ impl Tcp {
                     fin: false,
                 };
                 // Both must offer scaling, or nobody scales.
-                if self.sides.iter().any(|side| side.scale == NO_SCALE) {
-                    self.sides[0].scale = 0;
-                    self.sides[1].scale = 0;
+                let unscaled = self.sides.iter().any(|side| side.scale == NO_SCALE);
+                for side in &mut self.sides {
+                    side.scale = if unscaled { 0 } else { side.scale };
+                    side.max_window = representable(side.max_window, side.scale);
                 }
                 let from_ack = if ack { tcp.ack } else { self.sides[0].end };
                 self.sides[0].max_end = from_ack.wrapping_add(window);
@@ -279,8 +280,8 @@ impl Tcp {
     /// Moves the bounds.
     #[inline]
     fn learn(&mut self, from: usize, tcp: &TcpHeader, end: u32) {
-        let scale = self.sides[from].scale.min(14);
-        let window = u32::from(tcp.window) << scale;
+        let scale = self.sides[from].scale;
+        let window = unpack_window(tcp.window, scale);
         let sender = &mut self.sides[from];
         if after(end, sender.end) {
             sender.end = end;
@@ -288,7 +289,7 @@ impl Tcp {
                 sender.max_end = end;
             }
         }
-        sender.max_window = sender.max_window.max(window);
+        sender.max_window = representable(sender.max_window.max(window), scale);
         // A closed window may be probed with one byte.
         let limit = tcp.ack.wrapping_add(window.max(1));
         let receiver = &mut self.sides[1 - from];
@@ -323,6 +324,31 @@ impl Tcp {
             },
         }
     }
+}
+
+/// The bits by which a window at `scale` is shifted.
+#[inline]
+const fn shift(scale: u8) -> u32 {
+    if scale > 14 { 0 } else { scale as u32 }
+}
+
+/// A window in 16 bits at `scale`, rounded up.
+#[inline]
+pub(super) const fn pack_window(window: u32, scale: u8) -> u16 {
+    let packed = window.div_ceil(1 << shift(scale));
+    if packed > 0xffff { 0xffff } else { packed as u16 }
+}
+
+/// The window that [`pack_window`] packed.
+#[inline]
+pub(super) const fn unpack_window(packed: u16, scale: u8) -> u32 {
+    (packed as u32) << shift(scale)
+}
+
+/// The window as it is after packing and unpacking.
+#[inline]
+const fn representable(window: u32, scale: u8) -> u32 {
+    unpack_window(pack_window(window, scale), scale)
 }
 
 /// "No window scale option", in place of a scale.

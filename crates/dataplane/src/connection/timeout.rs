@@ -59,6 +59,13 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
+    /// The shortest of all, in milliseconds.
+    pub fn shortest(&self) -> u32 {
+        let tcp = (0..=6).map(|phase| self.tcp(Phase::from_number(phase))).min();
+        let others = [self.udp_unanswered, self.udp, self.sctp, self.icmp, self.other];
+        bounded(others.into_iter().chain(tcp).min().unwrap_or(0))
+    }
+
     /// The timeout of a TCP connection in `phase`, in milliseconds.
     #[inline]
     pub const fn tcp(&self, phase: Phase) -> u32 {

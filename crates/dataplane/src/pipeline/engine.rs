@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use arc_swap::ArcSwapOption;
 
-use crate::clock::Time;
-use crate::connection::{self, Ended, SimpleTable};
+use crate::connection::{self, Table};
 use crate::verdict::{Identities, Policy};
 
 /// Settings of a data plane.
@@ -69,20 +68,23 @@ impl Published {
 /// What all workers of a data plane share.
 pub struct Engine {
     pub(super) config: Config,
-    pub(super) connections: SimpleTable,
+    pub(super) connections: Table,
     pub(super) published: ArcSwapOption<Published>,
     numbers: AtomicU32,
 }
 
 impl Engine {
     /// An engine without a policy: it drops every IP packet until [`Engine::publish`].
-    pub fn new(config: Config) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// The connection table does not fit into the address space.
+    pub fn new(config: Config) -> std::io::Result<Self> {
+        Ok(Self {
             config,
-            connections: SimpleTable::new(config.connections),
+            connections: Table::new(config.connections)?,
             published: ArcSwapOption::empty(),
             numbers: AtomicU32::new(0),
-        }
+        })
     }
 
     /// The settings.
@@ -108,10 +110,14 @@ impl Engine {
         self.connections.len()
     }
 
-    /// Forgets connections that were silent for too long; answers how many. Workers call it; so must
-    /// programs that use lanes without workers.
-    pub fn expire(&self, now: Time, on_end: impl FnMut(Ended)) -> usize {
-        self.connections.expire(now, on_end)
+    /// Places of the connection table that a complete round of [`super::Lane::expire`] looks at.
+    pub fn sweep_size(&self) -> usize {
+        self.connections.sweep_size()
+    }
+
+    /// The connection table.
+    pub fn table(&self) -> &Table {
+        &self.connections
     }
 }
 

@@ -6,9 +6,7 @@ use portcullis_identity_table::IdentityId;
 
 use super::engine::{Engine, Published};
 use crate::clock::Time;
-use crate::connection::{
-    Connection, Direction, Ended, Grant, Key, Probe, Role, Segment, Settled, Tracked,
-};
+use crate::connection::{Direction, Ended, Grant, Probe, Role, Segment, Settled, Tracked};
 use crate::counter::Counters;
 use crate::event::{Event, EventKind, EventRing};
 use crate::packet::{self, Headers, Packet, Transport, Tuple, Version, protocol};
@@ -233,10 +231,11 @@ impl Lane {
         count
     }
 
-    /// Forgets connections that were silent for too long and tells of their end.
-    pub fn expire(&mut self, now: Time) -> usize {
+    /// Looks at the next `budget` places of the connection table, forgets connections that were
+    /// silent for too long and tells of their end; answers how many. See [`Engine::sweep_size`].
+    pub fn expire(&mut self, now: Time, budget: usize) -> usize {
         let (events, counters) = (&self.events, &self.counters);
-        self.engine.expire(now, |ended| {
+        self.engine.connections.expire(now, budget, |ended| {
             counters.ended.add(1);
             events.push(end_event(now, &ended, None));
         })
@@ -407,27 +406,30 @@ impl Lane {
                 None => Ok(case.grant()),
                 Some(reason) => Err(reason),
             };
-            match self.engine.connections.settle(now, generation, probe, opened, decision) {
+            let mut ended = None;
+            let connections = &self.engine.connections;
+            let settled = connections.settle(now, generation, probe, opened, decision, &mut ended);
+            if let Some(ended) = ended {
+                let reason = match settled {
+                    Settled::Dropped(reason) => Some(reason),
+                    _ => None,
+                };
+                self.counters.ended.add(1);
+                self.events.push(end_event(now, &ended, reason));
+            }
+            match settled {
                 Settled::Member { grant } => {
                     self.counters.established.add(1);
                     return Judgement::member(&grant, State::Established);
                 }
-                Settled::Opened { grant, replaced } => {
+                Settled::Opened { grant } => {
                     self.counters.opened.add(1);
-                    if let Some(connection) = replaced {
-                        self.tell_end(now, probe.key, connection, None);
-                    }
                     self.events.push(case.event(now, EventKind::Opened));
                     return Judgement::member(&grant, State::New);
                 }
                 Settled::Dropped(reason) => {
                     self.events.push(case.event(now, EventKind::Dropped { reason }));
                     return Judgement::refused(reason, &case, State::New);
-                }
-                Settled::Ended { reason, ended } => {
-                    self.tell_end(now, probe.key, ended, Some(reason));
-                    self.events.push(case.event(now, EventKind::Dropped { reason }));
-                    return Judgement::refused(reason, &case, State::Established);
                 }
                 Settled::Again { opened: actual } => {
                     opened = actual;
@@ -437,11 +439,6 @@ impl Lane {
             }
         }
         Judgement::refused(Reason::Contention, &case, State::New)
-    }
-
-    fn tell_end(&self, now: Time, key: Key, connection: Connection, reason: Option<Reason>) {
-        self.counters.ended.add(1);
-        self.events.push(end_event(now, &Ended { key, connection }, reason));
     }
 
     /// Without a policy nothing passes that would need one.

@@ -27,16 +27,22 @@ pub struct Config {
     /// Rounds without a packet after which the worker sleeps. More answers faster after short
     /// pauses and uses more CPU time.
     pub idle_rounds: u32,
-    /// Longest sleep: how often connections are looked through for expired ones, and ports are told
-    /// that their worker lives (at least every 100 ms, see [`Port::receive`](crate::port::Port)).
+    /// Longest sleep: how often ports are told that their worker lives (at least every 100 ms, see
+    /// [`Port::receive`](crate::port::Port)).
     pub tick: Duration,
+    /// How long one look through the whole connection table for expired ones takes. It is spread
+    /// over all rounds, so that none takes long.
+    pub sweep: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { idle_rounds: 64, tick: Duration::from_millis(100) }
+        Self { idle_rounds: 64, tick: Duration::from_millis(100), sweep: Duration::from_secs(4) }
     }
 }
+
+/// Sweeps of the connection table are at least this far apart.
+const SWEEP_STEP: Duration = Duration::from_millis(2);
 
 /// One worker. Make it, take its [`Handle`], move it to a thread, [`Worker::run`].
 pub struct Worker {
@@ -49,7 +55,7 @@ pub struct Worker {
     stop: Arc<AtomicBool>,
     commands: Receiver<Command>,
     handle: Handle,
-    next_tick: Time,
+    swept: Time,
 }
 
 /// The outside's hold on a worker: cheap to clone, usable from any thread.
@@ -78,12 +84,13 @@ impl Worker {
         let (sender, commands) = channel();
         let handle = Handle { stop: Arc::clone(&stop), waker: sleeper.waker(), commands: sender };
         let clock = Arc::new(Monotonic::new());
-        let (wires, next_tick) = (Vec::new(), Time::default());
-        Ok(Self { config, lane, pool, wires, clock, sleeper, stop, commands, handle, next_tick })
+        let (wires, swept) = (Vec::new(), clock.now());
+        Ok(Self { config, lane, pool, wires, clock, sleeper, stop, commands, handle, swept })
     }
 
     /// Uses another clock than the machine's: for tests. Sleeping still takes real time.
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.swept = clock.now();
         self.clock = clock;
         self
     }
@@ -127,11 +134,21 @@ impl Worker {
         for wire in &mut self.wires {
             received += wire.round(now, &mut self.lane, &mut self.pool);
         }
-        if now >= self.next_tick {
-            self.lane.expire(now);
-            self.next_tick = now.after(self.config.tick);
-        }
+        self.sweep(now);
         received
+    }
+
+    /// Looks through as much of the connection table as is due.
+    fn sweep(&mut self, now: Time) {
+        let due = now.since(self.swept);
+        if due < SWEEP_STEP {
+            return;
+        }
+        let share = due.as_secs_f64() / self.config.sweep.as_secs_f64().max(0.001);
+        let size = self.lane.engine().sweep_size();
+        let budget = (size as f64 * share.min(1.0)).ceil() as usize;
+        self.lane.expire(now, budget);
+        self.swept = now;
     }
 
     /// Works until [`Handle::stop`]. Errors of interfaces do not end it: a port that fails is tried

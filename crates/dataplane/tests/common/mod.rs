@@ -68,7 +68,7 @@ impl Policy for Always {
 }
 
 pub fn lane(config: Config, policy: impl Policy + 'static) -> Lane {
-    let engine = Arc::new(Engine::new(config));
+    let engine = Arc::new(Engine::new(config).unwrap());
     engine.publish(Snapshot { identities: Arc::new(LastByte), policy: Arc::new(policy) });
     Lane::new(engine)
 }

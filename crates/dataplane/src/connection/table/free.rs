@@ -1,0 +1,83 @@
+//! Free slots: stacks linked through the slots themselves, and slots that were never used.
+
+use crossbeam_utils::CachePadded;
+
+use super::slot::{Slot, link};
+use super::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// Stacks, so that workers rarely meet at one.
+const STACKS: usize = if cfg!(loom) { 1 } else { 16 };
+
+/// The free slots of a table. A head is the number of the top slot plus one (0: empty) and a count
+/// of changes, which keeps a slow `pop` from putting back an old head (the ABA problem).
+#[derive(Debug)]
+pub(super) struct Free {
+    heads: [CachePadded<AtomicU64>; STACKS],
+    fresh: AtomicU32,
+}
+
+impl Free {
+    pub(super) fn new() -> Self {
+        Self {
+            heads: std::array::from_fn(|_| CachePadded::new(AtomicU64::new(0))),
+            fresh: AtomicU32::new(0),
+        }
+    }
+
+    /// Slots that were ever used: all others are untouched memory.
+    pub(super) fn used(&self) -> usize {
+        self.fresh.load(Ordering::Relaxed) as usize
+    }
+
+    /// Takes a free slot, of those near `hint` if possible. O(1).
+    pub(super) fn pop<S: Slot>(&self, slots: &[S], hint: u64) -> Option<u32> {
+        let first = hint as usize % STACKS;
+        if let Some(slot) = self.pop_from(slots, first) {
+            return Some(slot);
+        }
+        let limit = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+        let more = |fresh: u32| (fresh < limit).then(|| fresh + 1);
+        if let Ok(fresh) = self.fresh.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
+            return Some(fresh);
+        }
+        (1..STACKS).find_map(|n| self.pop_from(slots, (first + n) % STACKS))
+    }
+
+    /// Gives a slot back. Nobody else may hold it.
+    pub(super) fn push<S: Slot>(&self, slots: &[S], slot: u32) {
+        let head = &self.heads[slot as usize / 64 % STACKS];
+        let mut old = head.load(Ordering::Relaxed);
+        loop {
+            link(&slots[slot as usize]).store(old & 0xffff_ffff, Ordering::Relaxed);
+            let new = changed(old, u64::from(slot) + 1);
+            match head.compare_exchange_weak(old, new, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(actual) => old = actual,
+            }
+        }
+    }
+
+    fn pop_from<S: Slot>(&self, slots: &[S], stack: usize) -> Option<u32> {
+        let head = &self.heads[stack];
+        let mut old = head.load(Ordering::Acquire);
+        loop {
+            let slot = (old as u32).checked_sub(1)?;
+            // Another worker may have taken the slot and written into it: then the head changed.
+            let next = link(&slots[slot as usize]).load(Ordering::Relaxed) & 0xffff_ffff;
+            match head.compare_exchange_weak(
+                old,
+                changed(old, next),
+                Ordering::Acquire,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => return Some(slot),
+                Err(actual) => old = actual,
+            }
+        }
+    }
+}
+
+/// A new head with a raised count of changes.
+const fn changed(old: u64, top: u64) -> u64 {
+    (old & !0xffff_ffff).wrapping_add(1 << 32) | top
+}

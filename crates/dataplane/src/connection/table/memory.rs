@@ -1,0 +1,142 @@
+//! Large arrays of zeroed atomics, in huge pages where the kernel has them; and prefetching.
+//!
+//! The only `unsafe` of the connection table. What it gains, at a million connections: nothing is
+//! touched before it is used, and huge pages save the page walk that would else come with every
+//! look at a connection.
+
+#![allow(unsafe_code)]
+
+#[cfg(not(loom))]
+use std::ptr::NonNull;
+
+/// Types for which all-zero bytes are a value, and whose size is not zero.
+///
+/// # Safety
+/// As said.
+pub(super) unsafe trait Zeroed: Send + Sync {
+    /// Such a value, where memory cannot be mapped as zero.
+    #[cfg_attr(not(loom), allow(dead_code))]
+    fn zero() -> Self;
+}
+
+#[cfg(not(loom))]
+mod mapped {
+    use super::*;
+
+    /// Size and alignment of a huge page.
+    const HUGE: usize = 2 << 20;
+
+    /// A fixed array in memory of its own.
+    pub(in super::super) struct Array<T: Zeroed> {
+        start: NonNull<T>,
+        len: usize,
+        mapping: NonNull<libc::c_void>,
+        mapped: usize,
+    }
+
+    // SAFETY: the array owns its elements, which may be sent and shared.
+    unsafe impl<T: Zeroed> Send for Array<T> {}
+    // SAFETY: as above.
+    unsafe impl<T: Zeroed> Sync for Array<T> {}
+
+    impl<T: Zeroed> Array<T> {
+        /// `len` zeroed elements.
+        ///
+        /// # Errors
+        /// The kernel has no such memory.
+        pub(in super::super) fn new(len: usize) -> std::io::Result<Self> {
+            let too_large = || std::io::Error::from(std::io::ErrorKind::OutOfMemory);
+            let bytes = len.checked_mul(size_of::<T>()).ok_or_else(too_large)?.max(1);
+            let mapped = bytes.checked_add(HUGE).ok_or_else(too_large)?;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            // SAFETY: a fresh anonymous mapping touches nothing that exists.
+            let mapping =
+                unsafe { libc::mmap(std::ptr::null_mut(), mapped, protection, flags, -1, 0) };
+            let mapping = match NonNull::new(mapping) {
+                Some(start) if start.as_ptr() != libc::MAP_FAILED => start,
+                _ => return Err(std::io::Error::last_os_error()),
+            };
+            let skip = mapping.align_offset_to(HUGE);
+            // SAFETY: `skip` is less than HUGE, by which the mapping is longer than the array.
+            let start = unsafe { mapping.cast::<u8>().add(skip) }.cast::<T>();
+            #[cfg(not(miri))]
+            if bytes >= HUGE {
+                // SAFETY: the range lies within the mapping; the advice changes no contents.
+                // Without huge pages everything works, only slower.
+                let _ = unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
+            }
+            Ok(Self { start, len, mapping, mapped })
+        }
+    }
+
+    impl<T: Zeroed> std::ops::Deref for Array<T> {
+        type Target = [T];
+
+        #[inline]
+        fn deref(&self) -> &[T] {
+            // SAFETY: `start` is aligned to HUGE and followed by `len` elements of zeroed memory,
+            // which are valid values of T and live as long as `self`.
+            unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+        }
+    }
+
+    impl<T: Zeroed> Drop for Array<T> {
+        fn drop(&mut self) {
+            // SAFETY: exactly the mapping that `new` made. Elements are plain atomics without drop.
+            let _ = unsafe { libc::munmap(self.mapping.as_ptr(), self.mapped) };
+        }
+    }
+
+    trait AlignOffset {
+        fn align_offset_to(self, alignment: usize) -> usize;
+    }
+
+    impl AlignOffset for NonNull<libc::c_void> {
+        fn align_offset_to(self, alignment: usize) -> usize {
+            self.as_ptr().addr().wrapping_neg() & (alignment - 1)
+        }
+    }
+}
+
+#[cfg(loom)]
+mod mapped {
+    use super::Zeroed;
+
+    pub(in super::super) struct Array<T: Zeroed>(Box<[T]>);
+
+    impl<T: Zeroed> Array<T> {
+        pub(in super::super) fn new(len: usize) -> std::io::Result<Self> {
+            Ok(Self((0..len).map(|_| T::zero()).collect()))
+        }
+    }
+
+    impl<T: Zeroed> std::ops::Deref for Array<T> {
+        type Target = [T];
+
+        fn deref(&self) -> &[T] {
+            &self.0
+        }
+    }
+}
+
+pub(super) use mapped::Array;
+
+impl<T: Zeroed> std::fmt::Debug for Array<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Array").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// Asks the processor to fetch the cache line of `item`, which is needed soon.
+#[inline(always)]
+pub(super) fn prefetch<T>(item: &T) {
+    #[cfg(all(target_arch = "x86_64", not(loom), not(miri)))]
+    {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch of any address is allowed and changes nothing; SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(item).cast()) };
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(loom), not(miri))))]
+    let _ = item;
+}

@@ -1,0 +1,429 @@
+//! The connection table against its slow twin, and under the hands of several threads.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use portcullis_dataplane::clock::Time;
+use portcullis_dataplane::connection::{
+    Config, Connection, Direction, Ended, Grant, Key, Limits, OnFull, OnPolicyChange, Probe,
+    Protocol, Segment, Settled, SimpleTable, Table, Tracked,
+};
+use portcullis_dataplane::packet::{TcpFlags, TcpHeader, Tuple, Version, protocol};
+use portcullis_dataplane::reason::Reason;
+use portcullis_dataplane::verdict::RuleId;
+use portcullis_identity_table::IdentityId;
+use proptest::prelude::*;
+
+fn at(millis: u64) -> Time {
+    Time::from_nanos(millis * 1_000_000)
+}
+
+fn tuple(version: Version, client: u32, protocol: u8) -> Tuple {
+    let high = if version == Version::V6 { 0xfd00 << 96 } else { 0 };
+    Tuple {
+        source: high + u128::from(0x0a00_0000 + (client >> 12)),
+        destination: high + 0x0aff_0001,
+        source_port: 20_000 + (client & 0xfff) as u16,
+        destination_port: 443,
+        zone: 0,
+        protocol,
+        version,
+    }
+}
+
+fn probe(tuple: &Tuple, segment: Segment) -> Probe {
+    let (key, direction) = Key::of(tuple);
+    Probe { key, direction, segment, bytes: 100 }
+}
+
+fn datagram(version: Version, client: u32) -> Probe {
+    probe(&tuple(version, client, protocol::UDP), Segment::Datagram)
+}
+
+fn grant(rule: u32, source: u32) -> Grant {
+    let (source, destination) = (IdentityId::new(source), IdentityId::new(9));
+    Grant { rule: RuleId::new(rule), source, destination }
+}
+
+/// What happens to a table.
+#[derive(Clone, Debug)]
+enum Operation {
+    Packets(Vec<(u8, bool, Packet)>),
+    Wait(u32),
+    Expire,
+    NewPolicy,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Packet {
+    Udp,
+    Tcp { flags: u8, seq: u8, ack: u8, payload: u8, window: u16, scale: Option<u8> },
+    Error { seq: Option<u8> },
+    Request,
+    Reply,
+}
+
+fn packet() -> impl Strategy<Value = Packet> {
+    let flags = prop_oneof![Just(2u8), Just(0x12), Just(0x10), Just(0x11), Just(4), Just(0x14)];
+    prop_oneof![
+        1 => Just(Packet::Udp),
+        6 => (flags, 0..4u8, 0..4u8, 0..3u8, prop_oneof![Just(0u16), Just(1), Just(65535), any::<u16>()],
+              proptest::option::of(0..15u8))
+            .prop_map(|(flags, seq, ack, payload, window, scale)| Packet::Tcp {
+                flags, seq, ack, payload, window, scale,
+            }),
+        1 => proptest::option::of(0..4u8).prop_map(|seq| Packet::Error { seq }),
+        1 => Just(Packet::Request),
+        1 => Just(Packet::Reply),
+    ]
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        8 => proptest::collection::vec((0..6u8, any::<bool>(), packet()), 1..100)
+            .prop_map(Operation::Packets),
+        2 => (0..200_000u32).prop_map(Operation::Wait),
+        1 => Just(Operation::Expire),
+        1 => Just(Operation::NewPolicy),
+    ]
+}
+
+fn make_probe((client, back, packet): (u8, bool, Packet)) -> Probe {
+    let version = if client % 2 == 0 { Version::V4 } else { Version::V6 };
+    let number = match packet {
+        Packet::Udp => protocol::UDP,
+        Packet::Tcp { .. } => protocol::TCP,
+        Packet::Error { seq } => {
+            if seq.is_some() {
+                protocol::TCP
+            } else {
+                protocol::UDP
+            }
+        }
+        Packet::Request | Packet::Reply => protocol::ICMP,
+    };
+    let there = tuple(version, client.into(), number);
+    let base = if back { 5000 } else { 1000 };
+    let tuple = if back { there.reversed() } else { there };
+    let segment = match packet {
+        Packet::Udp => Segment::Datagram,
+        Packet::Tcp { flags, seq, ack, payload, window, scale } => {
+            let flags = TcpFlags(flags);
+            let other = if back { 1000 } else { 5000 };
+            let header = TcpHeader {
+                seq: base + u32::from(seq),
+                ack: other + u32::from(ack),
+                window,
+                flags,
+                header_len: 20,
+                scale: if flags.syn() { scale } else { None },
+            };
+            Segment::Tcp(header, payload.into())
+        }
+        Packet::Error { seq } => Segment::Error { seq: seq.map(|seq| base + u32::from(seq)) },
+        Packet::Request => Segment::Request,
+        Packet::Reply => Segment::Reply,
+    };
+    let mut probe = probe(&tuple, segment);
+    match packet {
+        Packet::Request => probe.direction = Direction::AToB,
+        Packet::Reply => probe.direction = Direction::BToA,
+        _ => {}
+    }
+    probe
+}
+
+/// The policy of the comparison: some clients may open, some may not.
+fn decision(probe: &Probe, opened: Direction, generation: u32) -> Result<Grant, Reason> {
+    let opener = probe.key.tuple(opened);
+    if u32::from(opener.source_port) % 5 == generation % 5 || opener.source_port == 443 {
+        return Err(Reason::PolicyDenied);
+    }
+    Ok(grant(generation, opener.source_port.into()))
+}
+
+/// Whatever `track` and `settle` of either table answer, as the pipeline would use them.
+macro_rules! run {
+    ($table:expr, $now:expr, $generation:expr, $probes:expr) => {{
+        let mut out = vec![Tracked::Invalid(Reason::NoPolicy); $probes.len()];
+        $table.track($now, $generation, $probes, &mut out);
+        let mut results = Vec::new();
+        for (probe, tracked) in $probes.iter().zip(out) {
+            let Tracked::Judge { mut opened } = tracked else {
+                results.push((Some(tracked), None, None));
+                continue;
+            };
+            let mut ended = None;
+            let settled = loop {
+                let decision = decision(probe, opened, $generation);
+                match $table.settle($now, $generation, probe, opened, decision, &mut ended) {
+                    Settled::Again { opened: again } => opened = again,
+                    settled => break settled,
+                }
+            };
+            results.push((None, Some(settled), ended));
+        }
+        results
+    }};
+}
+
+/// Members found at once or by way of `settle` are the same.
+fn plain(
+    result: &(Option<Tracked>, Option<Settled>, Option<Ended>),
+) -> (Result<(bool, Grant), Reason>, Option<Connection>) {
+    let outcome = match (result.0, result.1) {
+        (Some(Tracked::Member { grant }), _) | (_, Some(Settled::Member { grant })) => {
+            Ok((false, grant))
+        }
+        (_, Some(Settled::Opened { grant })) => Ok((true, grant)),
+        (Some(Tracked::Invalid(reason)), _) | (_, Some(Settled::Dropped(reason))) => Err(reason),
+        other => panic!("{other:?}"),
+    };
+    (outcome, result.2.map(|ended| ended.connection))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// Every answer of the table is the model's, whatever comes, for every setting.
+    #[test]
+    fn the_table_is_its_model(
+        operations in proptest::collection::vec(operation(), 1..30),
+        change in prop_oneof![
+            Just(OnPolicyChange::Keep), Just(OnPolicyChange::Rejudge), Just(OnPolicyChange::Cut)
+        ],
+        pick_up: bool,
+        capacity in prop_oneof![Just(2usize), Just(1000)],
+    ) {
+        let mut config = Config::default();
+        config.capacity = capacity;
+        config.on_policy_change = change;
+        config.pick_up = pick_up;
+        let (table, model) = (Table::new(config).unwrap(), SimpleTable::new(config));
+        let (mut now, mut generation) = (u64::from(u32::MAX) - 100_000, 0);
+        for operation in operations {
+            match operation {
+                Operation::Packets(packets) => {
+                    let probes: Vec<_> = packets.into_iter().map(make_probe).collect();
+                    let real = run!(table, at(now), generation, &probes);
+                    let expected = run!(model, at(now), generation, &probes);
+                    for (n, (real, expected)) in real.iter().zip(&expected).enumerate() {
+                        prop_assert_eq!(plain(real), plain(expected), "packet {}: {:?}", n, probes[n]);
+                    }
+                }
+                Operation::Wait(millis) => now += u64::from(millis),
+                Operation::Expire => {
+                    let (mut real, mut expected) = (HashMap::new(), HashMap::new());
+                    table.expire(at(now), usize::MAX, |e| { real.insert(e.key, e.connection); });
+                    model.expire(at(now), |e| { expected.insert(e.key, e.connection); });
+                    prop_assert_eq!(real, expected);
+                }
+                Operation::NewPolicy => generation += 1,
+            }
+            prop_assert_eq!(table.len(), model.len());
+        }
+    }
+}
+
+fn open(table: &Table, now: u64, probe: &Probe, source: u32) -> Settled {
+    let decision = Ok(grant(1, source));
+    table.settle(at(now), 0, probe, probe.direction, decision, &mut None)
+}
+
+fn known(table: &Table, now: u64, probe: &Probe) -> bool {
+    let mut out = [Tracked::Invalid(Reason::NoPolicy)];
+    table.track(at(now), 0, std::slice::from_ref(probe), &mut out);
+    matches!(out[0], Tracked::Member { .. })
+}
+
+#[test]
+fn a_full_table_holds_every_connection_within_its_bytes() {
+    const COUNT: u32 = 200_000;
+    let mut config = Config::default();
+    config.capacity = COUNT as usize;
+    let table = Table::new(config).unwrap();
+    for client in 0..COUNT {
+        let settled = open(&table, 0, &datagram(Version::V4, client), 1);
+        assert!(matches!(settled, Settled::Opened { .. }), "{client}: {settled:?}");
+    }
+    assert_eq!(
+        open(&table, 0, &datagram(Version::V4, COUNT), 1),
+        Settled::Dropped(Reason::TableFull)
+    );
+    assert!((0..COUNT).all(|client| known(&table, 1, &datagram(Version::V4, client))));
+    let index_v6 = Table::new(config).unwrap().memory_usage() / 2;
+    let bytes = (table.memory_usage() - index_v6) as f64 / f64::from(COUNT);
+    assert!(bytes <= 96.0, "{bytes} bytes a connection");
+    assert_eq!(table.expire(at(40_000), usize::MAX, |_| {}), COUNT as usize);
+    assert!(table.is_empty());
+    for client in 0..COUNT {
+        let settled = open(&table, 50_000, &datagram(Version::V4, client + COUNT), 1);
+        assert!(matches!(settled, Settled::Opened { .. }), "{client}: {settled:?}");
+    }
+}
+
+#[test]
+fn eviction_prefers_what_nobody_misses() {
+    let mut config = Config::default();
+    config.capacity = 32;
+    config.on_full = OnFull::EvictOldest;
+    let table = Table::new(config).unwrap();
+    // Half of them are answered, and older.
+    for client in 0..32 {
+        open(&table, u64::from(client), &datagram(Version::V4, client), 1);
+        if client < 16 {
+            let there = tuple(Version::V4, client, protocol::UDP);
+            assert!(known(&table, u64::from(client), &probe(&there.reversed(), Segment::Datagram)));
+        }
+    }
+    for client in 0..16 {
+        let mut ended = None;
+        let new = datagram(Version::V6, 100 + client);
+        let opened = new.direction;
+        let settled = table.settle(at(1000), 0, &new, opened, Ok(grant(1, 1)), &mut ended);
+        assert!(matches!(settled, Settled::Opened { .. }));
+        let ended = ended.expect("one had to go");
+        let unanswered = Protocol::Datagram { answered: false };
+        assert_eq!(ended.connection.protocol, unanswered);
+    }
+    for client in 0..16 {
+        assert!(known(&table, 1000, &datagram(Version::V4, client)));
+    }
+    assert_eq!(table.len(), 32);
+}
+
+#[test]
+fn a_syn_flood_harms_only_who_floods() {
+    let mut limits = Limits::default();
+    limits.half_open = Some(100);
+    limits.connections = Some(1000);
+    let mut config = Config::default();
+    config.capacity = 4096;
+    config.limits = limits;
+    let table = Table::new(config).unwrap();
+    let syn = |client| {
+        let flags = TcpFlags(TcpFlags::SYN);
+        let header = TcpHeader { flags, header_len: 20, ..TcpHeader::default() };
+        probe(&tuple(Version::V4, client, protocol::TCP), Segment::Tcp(header, 0))
+    };
+    let old = datagram(Version::V4, 5);
+    open(&table, 0, &old, 7);
+    let mut opened = 0;
+    for client in 0..100_000 {
+        match open(&table, 1, &syn(client), 666) {
+            Settled::Opened { .. } => opened += 1,
+            Settled::Dropped(reason) => assert_eq!(reason, Reason::HalfOpenLimit),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(opened, 100);
+    assert!(known(&table, 2, &old));
+    assert!(matches!(open(&table, 2, &syn(200_000), 7), Settled::Opened { .. }));
+    // Answered handshakes and expired ones make room again.
+    assert_eq!(table.expire(at(20_001), usize::MAX, |_| {}), 100);
+    assert!(matches!(open(&table, 20_001, &syn(1), 666), Settled::Opened { .. }));
+}
+
+/// Threads open, use and expire connections of few keys and many; afterwards nothing is lost, found
+/// twice or left over, and no packet was counted twice.
+#[test]
+fn several_workers_at_one_table() {
+    let (threads, rounds, keys) = if cfg!(miri) { (2, 30, 8) } else { (4, 20_000, 300) };
+    let mut config = Config::default();
+    config.capacity = 256;
+    config.on_full = OnFull::EvictOldest;
+    let table = Table::new(config).unwrap();
+    let counted = AtomicU64::new(0);
+    let ended = Mutex::new(0u64);
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (table, counted, ended) = (&table, &counted, &ended);
+            scope.spawn(move || {
+                let mut random = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(thread + 1);
+                let mut passed = 0;
+                let mut over = 0;
+                for round in 0..rounds {
+                    random =
+                        random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                    let client = ((random >> 33) % keys) as u32;
+                    let version = if client.is_multiple_of(3) { Version::V6 } else { Version::V4 };
+                    let probe = datagram(version, client);
+                    let mut gone = None;
+                    let decision = Ok(grant(client, 300 + client));
+                    match table.settle(
+                        at(round / 10),
+                        0,
+                        &probe,
+                        probe.direction,
+                        decision,
+                        &mut gone,
+                    ) {
+                        Settled::Opened { .. } => passed += 1,
+                        Settled::Member { grant } => {
+                            assert_eq!(grant.rule.get(), client, "another's connection");
+                            passed += 1;
+                        }
+                        Settled::Dropped(Reason::TableFull | Reason::Contention)
+                        | Settled::Again { .. } => {}
+                        other => panic!("{other:?}"),
+                    }
+                    if let Some(gone) = gone {
+                        over += gone.connection.traffic[0].packets;
+                    }
+                    if round % 1000 == 999 {
+                        table.expire(at(round / 10 + 29_990), 64, |gone| {
+                            over += gone.connection.traffic[0].packets;
+                        });
+                    }
+                }
+                counted.fetch_add(passed, Ordering::Relaxed);
+                *ended.lock().unwrap() += over;
+            });
+        }
+    });
+    let mut left = HashMap::new();
+    let mut packets = 0;
+    table.for_each(|key, connection| {
+        packets += connection.traffic[0].packets;
+        assert!(left.insert(key, ()).is_none(), "twice in the table");
+    });
+    assert_eq!(left.len(), table.len());
+    assert!(left.keys().all(|key| known(
+        &table,
+        0,
+        &Probe { key: *key, ..datagram(Version::V4, 0) }
+    )));
+    let ended = *ended.lock().unwrap();
+    assert_eq!(packets + ended, counted.load(Ordering::Relaxed));
+}
+
+/// Both directions of one connection on two threads while a third sweeps: no packet is lost.
+#[test]
+fn both_directions_meet() {
+    let rounds = if cfg!(miri) { 50 } else { 50_000 };
+    let table = Table::new(Config::default()).unwrap();
+    let there = tuple(Version::V4, 1, protocol::UDP);
+    open(&table, 0, &probe(&there, Segment::Datagram), 1);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let workers = [there, there.reversed()].map(|tuple| {
+            let (table, probe) = (&table, probe(&tuple, Segment::Datagram));
+            scope.spawn(move || assert!((0..rounds).all(|_| known(table, 1, &probe))))
+        });
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                table.expire(at(2), 1000, |_| panic!("not idle"));
+            }
+        });
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    table.for_each(|_, connection| {
+        let [there, back] = connection.traffic;
+        assert_eq!((there.packets, back.packets), (rounds + 1, rounds));
+        assert_eq!((there.bytes, back.bytes), ((rounds + 1) * 100, rounds * 100));
+    });
+}
