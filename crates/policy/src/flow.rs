@@ -1,6 +1,7 @@
 //! Flows as questions: who sends what to whom, and the answer's words.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::model::{Icmp, IpVersion, PortMatch, PortSpec, ProtocolMatch, Traffic};
 
@@ -88,6 +89,24 @@ impl Flow {
         let (source_port, destination_port) = ports;
         let header = Header { ip_version, protocol, source_port, destination_port };
         Self { source, destination, header }
+    }
+}
+
+/// As `tcp 10.0.0.1:40000 > 10.0.0.2:80`, `icmp 10.0.0.1 > 10.0.0.2 type 8 code 0`; reads back.
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, destination, header } = self;
+        let name = crate::words::protocol_name(header.protocol).to_lowercase();
+        if protocol::has_ports(header.protocol) {
+            let source = SocketAddr::new(*source, header.source_port);
+            let destination = SocketAddr::new(*destination, header.destination_port);
+            return write!(f, "{name} {source} > {destination}");
+        }
+        write!(f, "{name} {source} > {destination}")?;
+        match header.icmp() {
+            Some((kind, code)) => write!(f, " type {kind} code {code}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -3,22 +3,31 @@
 //! and compared. It knows documents, clusters, identities and rules. It must never know packets,
 //! ports of a NIC or the kernel.
 
+mod atlas;
 mod compile;
 pub mod diagnostic;
+pub mod diff;
 mod document;
 mod engine;
+pub mod explain;
 pub mod flow;
+pub mod group;
 pub mod judge;
 pub mod model;
 pub mod program;
 pub mod source;
+pub mod space;
+mod view;
+pub mod words;
 
 pub use compile::resolve::{PolicyInfo, RuleId, RuleInfo};
 pub use compile::trees::Outcome;
 pub use compile::{CompileError, Config};
 pub use diagnostic::{Diagnostic, LoadError, Severity};
+pub use diff::diff;
 pub use document::{Loaded, load_cluster, load_policies, parse_cluster, parse_policies};
 pub use engine::{Engine, EngineError, Evaluation, Update};
+pub use explain::explain;
 pub use flow::{Flow, Verdict};
 pub use program::{Decision, FlowKey, OutcomeId, Program, Reason};
 pub use source::Source;

@@ -177,6 +177,17 @@ pub struct Policy {
     pub egress: Option<Vec<Rule>>,
 }
 
+impl Policy {
+    /// Visits every expression of the policy and every part of one.
+    pub(crate) fn for_each_match(&self, visit: &mut impl FnMut(&Match)) {
+        self.subject.for_each(visit);
+        for rule in self.ingress.iter().chain(&self.egress).flatten() {
+            rule.source.for_each(visit);
+            rule.destination.for_each(visit);
+        }
+    }
+}
+
 /// One rule of a policy. It matches a flow when source, destination and any of `traffic` match.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
@@ -235,6 +246,30 @@ pub enum Match {
     All(Vec<Match>),
     /// At least one part holds; with no part: nothing.
     OneOf(Vec<Match>),
+}
+
+impl Match {
+    /// Visits the expression and every part of it.
+    pub(crate) fn for_each(&self, visit: &mut impl FnMut(&Self)) {
+        visit(self);
+        match self {
+            Self::Not(part) => part.for_each(visit),
+            Self::All(parts) | Self::OneOf(parts) => parts.iter().for_each(|p| p.for_each(visit)),
+            _ => {}
+        }
+    }
+
+    /// Visits the expression and every part of it, which may be changed.
+    pub(crate) fn for_each_mut(&mut self, visit: &mut impl FnMut(&mut Self)) {
+        visit(self);
+        match self {
+            Self::Not(part) => part.for_each_mut(visit),
+            Self::All(parts) | Self::OneOf(parts) => {
+                parts.iter_mut().for_each(|p| p.for_each_mut(visit));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// A named set of prefixes (a threat feed, a Calico NetworkSet), possibly with millions of entries.

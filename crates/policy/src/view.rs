@@ -1,0 +1,335 @@
+//! A cluster under its policies, seen as classes of addresses: what explains whole regions of flows
+//! at once instead of one flow.
+//!
+//! It starts from the model, not from the compiled program, so that what it says about a program is
+//! a second opinion. Cost: expressions × classes once, then rules a pair of classes.
+
+use std::net::IpAddr;
+
+use ahash::AHashMap;
+use ipnet::IpNet;
+use portcullis_identity_table::ClusterState;
+use portcullis_identity_table::endpoint::NamedPort;
+use portcullis_identity_table::identity::{Class, ClassId, Identity, Owner};
+use portcullis_identity_table::region::{Regions, SourceId};
+use portcullis_identity_table::registry::{self, Registry};
+use std::sync::Arc;
+
+use crate::flow::{Header, Verdict};
+use crate::judge::Decider;
+use crate::model::{Action, Direction, Enforcement, Match, Policy, PolicySet, Rule, TierDefault};
+use crate::space::Ports;
+
+/// The numbers of all prefixes and sets that some policies name; shared by the views that are
+/// compared, so that they cut addresses alike.
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    prefixes: AHashMap<IpNet, SourceId>,
+    /// By view, then by index of the set.
+    sets: Vec<Vec<SourceId>>,
+    /// Everything, in pairs for [`Regions::build`].
+    pairs: Vec<(IpNet, SourceId)>,
+    next: u32,
+}
+
+impl Sources {
+    /// The sources of these policy sets, of which the n-th is viewed as number n. Sets of equal
+    /// content are one.
+    pub(crate) fn of(policies: &[&PolicySet]) -> Self {
+        let mut this = Self::default();
+        let mut known: AHashMap<&[IpNet], SourceId> = AHashMap::default();
+        for set in policies {
+            let mut numbers = Vec::with_capacity(set.sets.len());
+            for cidrs in &set.sets {
+                let id = *known.entry(&cidrs.prefixes).or_insert_with(|| {
+                    let id = SourceId(this.next);
+                    this.next += 1;
+                    this.pairs.extend(cidrs.prefixes.iter().map(|prefix| (prefix.trunc(), id)));
+                    id
+                });
+                numbers.push(id);
+            }
+            this.sets.push(numbers);
+        }
+        for set in policies {
+            for policy in set.tiers.iter().flat_map(|tier| &tier.policies) {
+                policy.for_each_match(&mut |expression| {
+                    if let Match::Cidr(prefix) = expression {
+                        this.prefix(prefix.trunc());
+                    }
+                });
+            }
+        }
+        this
+    }
+
+    fn prefix(&mut self, prefix: IpNet) {
+        let next = SourceId(self.next);
+        if *self.prefixes.entry(prefix).or_insert(next) == next {
+            self.next += 1;
+            self.pairs.push((prefix, next));
+        }
+    }
+
+    /// Numbers a set as it is numbered for all views.
+    pub(crate) fn canonical(&self, view: usize, expression: &mut Match) {
+        if let Match::InSet(index) = expression
+            && let Some(id) = self.sets.get(view).and_then(|sets| sets.get(*index as usize))
+        {
+            *index = id.0;
+        }
+    }
+
+    pub(crate) fn regions(&self) -> Regions {
+        Regions::build(self.pairs.iter().copied())
+    }
+}
+
+/// See the [module](self).
+pub(crate) struct View<'a> {
+    pub(crate) policies: &'a PolicySet,
+    pub(crate) registry: Registry,
+    number: usize,
+    sources: &'a Sources,
+    /// Every expression of a rule, and for each class whether it holds.
+    expressions: AHashMap<&'a Match, usize>,
+    holds: Vec<Vec<bool>>,
+    /// For each class, the policies that apply, by tier and index.
+    applying: [Vec<Vec<(usize, usize)>>; 2],
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn new(
+        cluster: &ClusterState,
+        policies: &'a PolicySet,
+        sources: &'a Sources,
+        number: usize,
+        regions: Regions,
+    ) -> Result<Self, registry::Error> {
+        let mut registry = Registry::new();
+        registry.replace_cluster(cluster.clone())?;
+        registry.set_regions(regions);
+        registry.commit();
+        let mut this = Self {
+            policies,
+            registry,
+            number,
+            sources,
+            expressions: AHashMap::default(),
+            holds: Vec::new(),
+            applying: [Vec::new(), Vec::new()],
+        };
+        this.evaluate();
+        Ok(this)
+    }
+
+    fn evaluate(&mut self) {
+        let count = self.registry.classes().map(|(id, _)| id.0 as usize + 1).max().unwrap_or(0);
+        let classes: Vec<(usize, Arc<Class>)> =
+            self.registry.classes().map(|(id, class)| (id.0 as usize, class.clone())).collect();
+        self.applying = [vec![Vec::new(); count], vec![Vec::new(); count]];
+        let policies = self.policies;
+        for (tier_index, tier) in policies.tiers.iter().enumerate() {
+            for (policy_index, policy) in tier.policies.iter().enumerate() {
+                if policy.enforcement == Enforcement::Staged {
+                    continue;
+                }
+                for rule in policy.ingress.iter().chain(&policy.egress).flatten() {
+                    for expression in [&rule.source, &rule.destination] {
+                        if self.expressions.contains_key(expression) {
+                            continue;
+                        }
+                        let mut members = vec![false; count];
+                        for (id, class) in &classes {
+                            members[*id] = self.holds(expression, class);
+                        }
+                        self.expressions.insert(expression, self.holds.len());
+                        self.holds.push(members);
+                    }
+                }
+                for (id, class) in &classes {
+                    if !is_workload(class) || !self.holds(&policy.subject, class) {
+                        continue;
+                    }
+                    for direction in [Direction::Ingress, Direction::Egress] {
+                        if policy.rules(direction).is_some() {
+                            self.applying[direction as usize][*id].push((tier_index, policy_index));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether an expression holds for the addresses of a class.
+    pub(crate) fn holds(&self, expression: &Match, class: &Class) -> bool {
+        let workload = match &class.owner {
+            Owner::Workload(workload) => Some(workload),
+            _ => None,
+        };
+        let covered =
+            |id: Option<&SourceId>| id.is_some_and(|id| class.cover.binary_search(id).is_ok());
+        match expression {
+            Match::Any => true,
+            Match::Nothing => false,
+            Match::Pod => workload.is_some(),
+            Match::PodLabels(selector) => workload.is_some_and(|w| selector.matches(&w.labels)),
+            Match::Namespace(name) => workload.is_some_and(|w| w.namespace.name == *name),
+            Match::NamespaceLabels(selector) => {
+                workload.is_some_and(|w| selector.matches(&w.namespace.labels))
+            }
+            Match::ServiceAccount(name) => {
+                workload.is_some_and(|w| w.service_account.name == *name)
+            }
+            Match::ServiceAccountLabels(selector) => {
+                workload.is_some_and(|w| selector.matches(&w.service_account.labels))
+            }
+            Match::NodeLabels(selector) => match &class.owner {
+                Owner::Node { labels, .. } => selector.matches(labels),
+                _ => false,
+            },
+            Match::Cidr(prefix) => covered(self.sources.prefixes.get(&prefix.trunc())),
+            Match::InSet(index) => {
+                let sets = self.sources.sets.get(self.number);
+                covered(sets.and_then(|sets| sets.get(*index as usize)))
+            }
+            Match::NamespaceHas(name, selector) => {
+                selector.matches(&self.registry.namespace(name).labels)
+            }
+            Match::Not(part) => !self.holds(part, class),
+            Match::All(parts) => parts.iter().all(|part| self.holds(part, class)),
+            Match::OneOf(parts) => parts.iter().any(|part| self.holds(part, class)),
+        }
+    }
+
+    pub(crate) fn identity(&self, address: IpAddr) -> Option<&Arc<Identity>> {
+        self.registry.identity(self.registry.lookup(address))
+    }
+
+    /// The class of an address; what nothing speaks of is the world.
+    pub(crate) fn class_id(&self, address: IpAddr) -> ClassId {
+        self.identity(address).map_or(ClassId::WORLD, |identity| identity.class_id)
+    }
+
+    pub(crate) fn class(&self, id: ClassId) -> Option<&Arc<Class>> {
+        self.registry.class(id)
+    }
+
+    /// The policies that apply to a class, by tier and index.
+    pub(crate) fn applying(&self, direction: Direction, class: ClassId) -> &[(usize, usize)] {
+        self.applying[direction as usize].get(class.0 as usize).map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn policy(&self, (tier, policy): (usize, usize)) -> Option<&'a Policy> {
+        self.policies.tiers.get(tier)?.policies.get(policy)
+    }
+
+    /// What one direction says between two classes, ready to be asked about headers; `None` if no
+    /// workload is at its end.
+    pub(crate) fn walk(
+        &self,
+        direction: Direction,
+        source: ClassId,
+        destination: ClassId,
+    ) -> Option<Walk<'a>> {
+        let subject = match direction {
+            Direction::Ingress => destination,
+            Direction::Egress => source,
+        };
+        if !self.class(subject).is_some_and(|class| is_workload(class)) {
+            return None;
+        }
+        let holds = |expression: &Match, class: ClassId| {
+            let members = self.expressions.get(expression).and_then(|i| self.holds.get(*i));
+            members.and_then(|m| m.get(class.0 as usize)).copied().unwrap_or(false)
+        };
+        let mut steps = Vec::new();
+        let mut open: Option<(usize, usize)> = None;
+        let close = |open: Option<(usize, usize)>, steps: &mut Vec<Step<'a>>| {
+            if let Some((tier, policy)) = open {
+                steps.push(Step::End(tier, policy, self.policies.tiers[tier].default_action));
+            }
+        };
+        for &(tier, policy) in self.applying(direction, subject) {
+            if open.is_none_or(|(current, _)| current != tier) {
+                close(open, &mut steps);
+                open = Some((tier, policy));
+            }
+            let rules = self.policy((tier, policy)).and_then(|p| p.rules(direction));
+            for (index, rule) in rules.into_iter().flatten().enumerate() {
+                if rule.action != Action::Log
+                    && holds(&rule.source, source)
+                    && holds(&rule.destination, destination)
+                {
+                    steps.push(Step::Rule(tier, policy, index, rule));
+                }
+            }
+        }
+        close(open, &mut steps);
+        Some(Walk { steps })
+    }
+}
+
+/// One direction between two classes: what remains to be asked about a header.
+#[derive(Debug, Default)]
+pub(crate) struct Walk<'a> {
+    steps: Vec<Step<'a>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step<'a> {
+    Rule(usize, usize, usize, &'a Rule),
+    /// The end of a tier, and the first policy in it that applies.
+    End(usize, usize, TierDefault),
+}
+
+impl<'a> Walk<'a> {
+    pub(crate) fn rules(&self) -> impl Iterator<Item = &'a Rule> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Rule(.., rule) => Some(*rule),
+            Step::End(..) => None,
+        })
+    }
+
+    pub(crate) fn decide(&self, header: &Header, names: [&[NamedPort]; 2]) -> (Verdict, Decider) {
+        let [source, destination] = names.map(Ports);
+        let mut passed = None;
+        for step in &self.steps {
+            match *step {
+                Step::Rule(tier, policy, rule, written) => {
+                    let matches =
+                        || written.traffic.iter().any(|t| t.matches(header, &source, &destination));
+                    if passed == Some(tier) || !matches() {
+                        continue;
+                    }
+                    let verdict = match written.action {
+                        Action::Allow => Verdict::Allow,
+                        Action::Deny => Verdict::Deny,
+                        Action::Pass | Action::Log => {
+                            passed = Some(tier);
+                            continue;
+                        }
+                    };
+                    return (verdict, Decider::Rule { tier, policy, rule });
+                }
+                Step::End(tier, policy, TierDefault::Deny) if passed != Some(tier) => {
+                    return (Verdict::Deny, Decider::TierDefault { tier, policy });
+                }
+                Step::End(..) => {}
+            }
+        }
+        (Verdict::Allow, Decider::NoTier)
+    }
+}
+
+pub(crate) fn is_workload(class: &Class) -> bool {
+    matches!(class.owner, Owner::Workload(_))
+}
+
+/// The named ports of a class; none unless it is a workload.
+pub(crate) fn named_ports(class: Option<&Arc<Class>>) -> &[NamedPort] {
+    match class.map(|class| &class.owner) {
+        Some(Owner::Workload(workload)) => &workload.named_ports,
+        _ => &[],
+    }
+}
