@@ -34,6 +34,7 @@ use crate::compile::{CompileError, Compiler, Config};
 use crate::flow::{Flow, Verdict};
 use crate::model::{PolicyName, PolicySet};
 use crate::program::{Decision, FlowKey, Program};
+use crate::prove::{Mismatch, Proof, prove};
 
 /// See the [module](self).
 ///
@@ -219,8 +220,18 @@ impl Engine {
         self.compiler.memory_usage()
     }
 
-    pub(crate) fn compiler(&self) -> &Compiler {
-        &self.compiler
+    /// Checks exhaustively that the program says what the policies say. O(pairs of classes), see
+    /// [`crate::prove`].
+    ///
+    /// # Errors
+    /// [`Mismatch`]: where the two differ. A program that fails must not be published.
+    pub fn prove(&self) -> Result<Proof, Mismatch> {
+        prove(&self.program, &self.compiler, &self.registry)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn prove_program(&self, program: &Program) -> Result<Proof, Mismatch> {
+        prove(program, &self.compiler, &self.registry)
     }
 
     fn replace_cluster(&mut self, mut cluster: ClusterState) -> Result<(), EngineError> {

@@ -15,6 +15,7 @@ pub mod group;
 pub mod judge;
 pub mod model;
 pub mod program;
+pub mod prove;
 pub mod source;
 pub mod space;
 mod view;
@@ -30,4 +31,12 @@ pub use engine::{Engine, EngineError, Evaluation, Update};
 pub use explain::explain;
 pub use flow::{Flow, Verdict};
 pub use program::{Decision, FlowKey, OutcomeId, Program, Reason};
+pub use prove::{Mismatch, Proof};
 pub use source::Source;
+
+// Random clusters and policies are made for the tests in `tests/` too, from outside the crate.
+#[cfg(test)]
+extern crate self as portcullis_policy;
+#[cfg(test)]
+#[path = "../tests/common/random.rs"]
+mod random;

@@ -50,6 +50,8 @@ fn same_decider(engine: &Engine, got: RuleId, want: Decider) -> Result<(), TestC
 }
 
 fn same_as_judge(engine: &Engine, cluster: &ClusterState) -> Result<(), TestCaseError> {
+    let proof = engine.prove();
+    prop_assert!(proof.is_ok(), "{}", proof.unwrap_err());
     let judge = Judge::new(cluster, engine.policies());
     let flows: Vec<_> = flows().collect();
     let keys: Vec<_> = flows.iter().map(|flow| engine.key(flow)).collect();

@@ -49,7 +49,7 @@ fn the_judge_agrees() {
     assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), Case::first(&wrong));
 }
 
-/// The compiled program decides every flow as the case says.
+/// The compiled program decides every flow as the case says, and is proved.
 #[test]
 fn the_program_agrees() {
     let mut wrong = Vec::new();
@@ -58,6 +58,7 @@ fn the_program_agrees() {
         let cluster = load_cluster(case.join("cluster.yaml")).unwrap().value;
         let mut engine = Engine::default();
         let _ = engine.apply(cluster, policies).unwrap_or_else(|error| panic!("{case}: {error}"));
+        wrong.extend(engine.prove().err().map(|mismatch| format!("{case}: {mismatch}")));
         wrong.extend(case.disagreements(|flow| {
             let evaluation = engine.evaluate(flow);
             let policy = evaluation.policy.map(ToString::to_string);

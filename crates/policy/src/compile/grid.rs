@@ -33,12 +33,6 @@ impl Grid {
         row.0 as usize * self.stride + column as usize / PAGE
     }
 
-    /// The tree of a row and column.
-    pub(crate) fn tree(&self, row: RowId, column: u32) -> Ref {
-        let page = self.rows[self.page_of(row, column)] as usize;
-        Ref(self.pages[page * PAGE + column as usize % PAGE])
-    }
-
     /// Bytes on the heap.
     pub(crate) fn memory_usage(&self) -> usize {
         size_of_val(&self.rows[..]) + size_of_val(&self.pages[..])
@@ -62,7 +56,7 @@ impl GridBuilder {
         }
         // Some spare pages, so that a cluster that grows does not copy all rows each time.
         let stride = if old == 0 { needed } else { needed + needed / 8 + 1 };
-        let count = if old == 0 { 0 } else { self.grid.rows.len() / old };
+        let count = self.grid.rows.len().checked_div(old).unwrap_or(0);
         let mut rows = Vec::with_capacity(count * stride);
         for row in 0..count {
             rows.extend_from_slice(&self.grid.rows[row * old..(row + 1) * old]);

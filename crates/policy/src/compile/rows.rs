@@ -10,7 +10,7 @@ use portcullis_identity_table::identity::ClassId;
 use super::flatten::{self, Sequence, SequenceRule, SequenceTier};
 use super::grid::RowId;
 use super::resolve::{Resolved, ResolvedPolicy, RuleId};
-use super::trees::{Ref, TreeBuilder};
+use super::trees::{Full, Ref, TreeBuilder};
 use super::universe::Universe;
 use super::{CompileError, Config};
 use crate::model::{Direction, TierDefault};
@@ -328,10 +328,10 @@ impl Row {
             return Ok(tree);
         }
         self.check_cells(&sequence, config)?;
-        let tree = flatten::tree(&sequence, builder).map_err(|flatten_full| {
-            let _: super::trees::Full = flatten_full;
-            let bytes = builder.trees.memory_usage();
-            CompileError::TooLarge { bytes, limit: config.max_program_bytes.min(bytes) }
+        let tree = flatten::tree(&sequence, builder).map_err(|Full| {
+            // References cannot number more than this.
+            let limit = config.max_program_bytes.min(1 << 30);
+            CompileError::TooLarge { bytes: builder.trees.memory_usage(), limit }
         })?;
         memo.trees.insert(key, tree);
         Ok(tree)
@@ -372,11 +372,6 @@ impl Row {
 
     fn far(&self, rule: &RowRule) -> super::resolve::MatchId {
         rule.policy.rules(self.direction).expect("it has rules").rules[rule.index].far
-    }
-
-    /// Whether each rule of the row matches a class of peers.
-    pub(crate) fn matches(&self, class: ClassId, resolved: &Resolved) -> Vec<bool> {
-        self.rules.iter().map(|rule| resolved.members(self.far(rule)).contains(class)).collect()
     }
 
     /// The ports of a peer that rules look up by name.

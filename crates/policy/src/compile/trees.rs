@@ -84,16 +84,6 @@ pub(crate) enum Field {
     Protocol,
 }
 
-impl Field {
-    pub(crate) fn of(self, header: &Header) -> u16 {
-        match self {
-            Self::Source => header.source_port,
-            Self::Destination => header.destination_port,
-            Self::Protocol => header.protocol.into(),
-        }
-    }
-}
-
 /// A node: intervals of one field, each with what follows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Node {
@@ -168,28 +158,29 @@ impl Trees {
         Ref(starts[count.div_ceil(2) + index])
     }
 
-    /// The node at a reference, unpacked.
-    pub(crate) fn node(&self, at: Ref) -> Node {
-        let node = &self.words[at.index()..];
-        let count = (node[0] & 0xffff) as usize;
-        let field = match node[0] >> 16 {
+    /// The node at a reference, unpacked; `None` if there is none.
+    pub(crate) fn node(&self, at: Ref) -> Option<Node> {
+        let (head, node) = self.words.get(at.index()..)?.split_first()?;
+        let count = (head & 0xffff) as usize;
+        let field = match head >> 16 {
             0 => Field::Source,
             1 => Field::Destination,
-            _ => Field::Protocol,
+            2 => Field::Protocol,
+            _ => return None,
         };
-        let starts = (0..count).map(|i| (node[1 + i / 2] >> (16 * (i & 1))) as u16).collect();
-        let refs = &node[1 + count.div_ceil(2)..];
-        let next = refs[..count].iter().map(|&word| Ref(word)).collect();
-        Node { field, starts, next }
+        let (starts, refs) = node.split_at_checked(count.div_ceil(2))?;
+        let starts = (0..count).map(|i| (starts[i / 2] >> (16 * (i & 1))) as u16).collect();
+        let next = refs.get(..count)?.iter().map(|&word| Ref(word)).collect();
+        Some(Node { field, starts, next })
     }
 
-    /// What follows a root for one IP version and slot.
-    pub(crate) fn entry(&self, root: Ref, version: IpVersion, slot: usize) -> Ref {
-        if root.is_leaf() {
-            return root;
+    /// What follows a tree for one IP version and slot; `None` if there is no such tree.
+    pub(crate) fn entry(&self, tree: Ref, version: IpVersion, slot: usize) -> Option<Ref> {
+        if tree.is_leaf() {
+            return Some(tree);
         }
         let offset = if version == IpVersion::V6 { V6 } else { 0 };
-        Ref(self.roots[root.index()][offset + slot])
+        self.roots.get(tree.index()).map(|root| Ref(root[offset + slot]))
     }
 }
 
