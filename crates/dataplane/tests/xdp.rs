@@ -121,6 +121,10 @@ fn attached(net: &Net, port: &str) -> bool {
     net.ip(Place::Forwarder, &["-details", "link", "show", port]).contains("xdp")
 }
 
+fn promiscuous(net: &Net, port: &str) -> bool {
+    !net.ip(Place::Forwarder, &["-details", "link", "show", port]).contains("promiscuity 0")
+}
+
 #[test]
 fn udp_and_tcp_of_both_families_pass_on_all_queues() {
     let Some(net) = Net::new(4, 1500) else { return };
@@ -250,10 +254,12 @@ fn sigkill_leaves_nothing_behind() {
     for _ in 0..3 {
         let forwarder = net.forward(&[]);
         assert!(attached(&net, "fw0") && attached(&net, "fw1"));
+        assert!(promiscuous(&net, "fw0"), "a wire must see packets for any address");
         assert!(probe.flows());
         forwarder.kill();
         assert!(eventually(Duration::from_secs(1), || !attached(&net, "fw0")));
         assert!(eventually(Duration::from_secs(1), || !attached(&net, "fw1")));
+        assert!(!promiscuous(&net, "fw0"));
         // Nothing else connects the two interfaces, so nothing passes.
         assert!(!probe.passes(64, Duration::from_millis(200)));
     }

@@ -74,6 +74,8 @@ pub struct Config {
     pub huge_pages: bool,
     /// How long to wait for queues and interfaces that a predecessor is just letting go of.
     pub busy_wait: Duration,
+    /// Receive packets for any link-layer address, as a wire must; ends with the ports.
+    pub promiscuous: bool,
     /// Capacity of the early-drop set of each interface; 0 for none.
     pub early_drop_capacity: u32,
 }
@@ -89,6 +91,7 @@ impl Default for Config {
             frames_per_queue: None,
             huge_pages: false,
             busy_wait: Duration::from_secs(2),
+            promiscuous: true,
             early_drop_capacity: 0,
         }
     }

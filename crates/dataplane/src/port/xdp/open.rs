@@ -59,6 +59,7 @@ struct Guarded {
     name: String,
     program: Program,
     sockets: Vec<OwnedFd>,
+    _promiscuous: Option<OwnedFd>,
 }
 
 impl Guard {
@@ -213,10 +214,19 @@ impl Attempt {
                     config.rings.fill as usize,
                 ));
             }
+            let promiscuous = match config.promiscuous {
+                true => Some(promiscuous(interface)?),
+                false => None,
+            };
             let mode = Obtained { attach: attached, zero_copy };
             self.check(interface.name(), mode)?;
             let name = interface.name().to_owned();
-            guard.interfaces.push(Guarded { name: name.clone(), program, sockets });
+            guard.interfaces.push(Guarded {
+                name: name.clone(),
+                program,
+                sockets,
+                _promiscuous: promiscuous,
+            });
             opened.push(OpenInterface { name, mtu: interface.mtu(), mode, ports });
         }
         Ok((opened, pool, guard))
@@ -283,6 +293,13 @@ fn read_zero_copy(interface: &str, queue: u32, socket: BorrowedFd<'_>) -> Result
     sys::is_zero_copy(socket).map_err(|source| Error::Socket {
         interface: interface.to_owned(),
         queue,
+        source,
+    })
+}
+
+fn promiscuous(interface: &Interface) -> Result<OwnedFd, Error> {
+    sys::promiscuous(interface.index()).map_err(|source| Error::NotPermitted {
+        what: format!("interface {}: making it promiscuous", interface.name()),
         source,
     })
 }

@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 /// Options of level SOL_XDP, from linux/if_xdp.h.
@@ -59,6 +59,37 @@ pub(super) fn set_tx_budget(socket: BorrowedFd<'_>, packets: u32) -> io::Result<
         )
     };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes an interface receive packets for any link-layer address as long as the answer lives: the
+/// kernel counts such memberships, so other users of the interface are not disturbed, and ends this
+/// one with the process.
+pub(super) fn promiscuous(interface: u32) -> io::Result<OwnedFd> {
+    // Protocol 0: the socket itself receives nothing.
+    // SAFETY: no pointers are passed.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: opened above, owned by nobody else.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let membership = libc::packet_mreq {
+        mr_ifindex: interface as c_int,
+        mr_type: libc::PACKET_MR_PROMISC as libc::c_ushort,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    // SAFETY: the option is a packet_mreq, which lives through the call.
+    let answer = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_ADD_MEMBERSHIP,
+            ptr::from_ref(&membership).cast(),
+            mem::size_of_val(&membership) as libc::socklen_t,
+        )
+    };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
 }
 
 /// Keeps the socket out of programs that the process starts, which libxdp does not: they would hold
