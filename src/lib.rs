@@ -1,6 +1,57 @@
-//! An embeddable data plane for container firewalls.
+//! An embeddable data plane for container firewalls: packets come off NIC queues through AF_XDP,
+//! their addresses become workload identities, a compiled policy decides, connections are tracked,
+//! and what may pass leaves by the other port. This facade knows all the crates below and joins them;
+//! it must hold no packet logic and no policy semantics of its own.
+//!
+//! Two ways in:
+//! - [`Firewall`] (feature `xdp`, Linux): give it interfaces, a cluster and policies, and it runs.
+//! - [`Engine`]: the same judgement without interfaces, for simulators, tests and agents with their
+//!   own packet I/O.
+//!
+//! ```
+//! use portcullis::policy::{Flow, Source, Verdict, parse_cluster, parse_policies};
+//! use portcullis::Engine;
+//!
+//! let cluster = parse_cluster(&[Source::new("cluster.yaml", r#"
+//! {apiVersion: v1, kind: Pod, metadata: {name: web, labels: {app: web}}, status: {podIP: 10.0.0.1}}
+//! ---
+//! {apiVersion: v1, kind: Pod, metadata: {name: db, labels: {app: db}}, status: {podIP: 10.0.0.2}}
+//! "#)])?.value;
+//! let policies = parse_policies(&[Source::new("policies.yaml", r#"
+//! apiVersion: networking.k8s.io/v1
+//! kind: NetworkPolicy
+//! metadata: {name: web-to-db}
+//! spec:
+//!   podSelector: {matchLabels: {app: db}}
+//!   ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 5432}]}]
+//! "#)])?.value;
+//!
+//! let mut engine = Engine::default();
+//! engine.apply(cluster, policies)?;
+//! let tcp = 6;
+//! let allowed = Flow::new("10.0.0.1".parse()?, "10.0.0.2".parse()?, tcp, (40000, 5432));
+//! let denied = Flow::new("10.0.0.1".parse()?, "10.0.0.2".parse()?, tcp, (40000, 22));
+//! assert_eq!(engine.evaluate(&allowed).verdict, Verdict::Allow);
+//! let evaluation = engine.evaluate(&denied);
+//! assert_eq!(evaluation.verdict, Verdict::Deny);
+//! assert_eq!(evaluation.policy.unwrap().to_string(), "NetworkPolicy/default/web-to-db");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod error;
+#[cfg(feature = "xdp")]
+mod firewall;
+#[cfg(feature = "xdp")]
+mod glue;
+#[cfg(feature = "xdp")]
+mod rules;
+
+pub use error::Error;
+#[cfg(feature = "xdp")]
+pub use firewall::{Applied, Config, Firewall, FlowEvent, PortInfo, Totals};
 
 pub use portcullis_classifier as classifier;
 pub use portcullis_dataplane as dataplane;
 pub use portcullis_identity_table as identity_table;
 pub use portcullis_policy as policy;
+pub use portcullis_policy::Engine;

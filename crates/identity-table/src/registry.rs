@@ -337,6 +337,11 @@ impl Registry {
         self.interner.classes()
     }
 
+    /// All endpoints, in no order.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.endpoints.values()
+    }
+
     /// The endpoint of this name.
     pub fn endpoint(&self, name: &EndpointName) -> Option<&Arc<Endpoint>> {
         self.endpoints.get(name)

@@ -1,0 +1,39 @@
+//! What can go wrong when a firewall is set up or changed.
+
+/// Why a firewall or an engine could not be made or changed. Nothing was changed then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The cluster contradicts itself, or the policies are too large to compile.
+    #[error("error: {0}")]
+    Policy(#[from] portcullis_policy::EngineError),
+    /// A prefix that the address table does not take.
+    #[error("error: {0}")]
+    Prefix(#[from] portcullis_identity_table::PrefixError),
+    /// The address table is full.
+    #[error("error: identity table: {0}")]
+    Table(#[from] portcullis_identity_table::TableError),
+    /// An interface cannot be used.
+    #[cfg(feature = "xdp")]
+    #[error("error: {0}")]
+    Port(#[from] portcullis_dataplane::port::xdp::Error),
+    /// The two ends of a wire have different numbers of queues.
+    #[cfg(feature = "xdp")]
+    #[error(
+        "error: wire {a}:{b}: {a} has {a_queues} queues and {b} has {b_queues}: make them equal \
+         (ethtool -L NAME combined N, or numrxqueues of a veth)"
+    )]
+    Queues {
+        /// One interface.
+        a: String,
+        /// Its receive queues.
+        a_queues: usize,
+        /// The other interface.
+        b: String,
+        /// Its receive queues.
+        b_queues: usize,
+    },
+    /// The system refused a thread or a descriptor.
+    #[error("error: {0}: {1}")]
+    System(&'static str, #[source] std::io::Error),
+}
