@@ -1,8 +1,12 @@
 //! The `portcullis` command. One file a subcommand; what they share in looks is in `output`.
 
 mod bench;
+mod demo;
 mod doctor;
+mod eval;
+mod lab;
 mod output;
+mod run;
 mod version;
 
 use std::process::ExitCode;
@@ -19,8 +23,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Two policies, four hosts, real connections: watch it work (needs root)
+    Demo(demo::Args),
     /// Say what this host can do (kernel, driver, modes, capabilities) and what to change
     Doctor(doctor::Args),
+    /// Decide flows from a file: verdict and deciding policy for each
+    Eval(eval::Args),
+    /// Run a firewall on a wire between two interfaces, until SIGTERM
+    Run(run::Args),
     /// Time the parts of portcullis on this machine
     Bench(bench::Args),
     /// Print versions of the command and of its formats
@@ -29,7 +39,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Demo(args) => demo::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Run(args) => run::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Version(args) => version::run(args),
     };

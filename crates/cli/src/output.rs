@@ -25,6 +25,13 @@ impl<E: Display> From<E> for Refused {
     }
 }
 
+impl Refused {
+    /// What to tell the user.
+    pub(crate) fn message(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Prints what went wrong, if anything, and answers the exit code.
 pub(crate) fn exit_code(result: Result<Outcome, Refused>) -> ExitCode {
     match result {

@@ -1,0 +1,202 @@
+//! Settings of `portcullis run`: a YAML file, overridden by flags.
+//!
+//! ```yaml
+//! wire: eth1:eth2          # interfaces to join
+//! cluster: cluster.yaml    # paths are relative to this file
+//! policies: [policies/]
+//! fail: closed             # or open
+//! mode: prefer-zerocopy
+//! workers: 1
+//! arp: pass                # or drop
+//! neighbour-discovery: pass
+//! other-non-ip: drop       # or pass
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use portcullis::Config;
+use portcullis::dataplane::port::xdp::{FailureMode, ModePolicy};
+use serde::Deserialize;
+
+use super::Args;
+use crate::output::Refused;
+
+/// The settings in force.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) cluster: PathBuf,
+    pub(super) policies: Vec<PathBuf>,
+    pub(super) mode: ModePolicy,
+    pub(super) fail: FailureMode,
+    wire: String,
+    workers: usize,
+    frames: [Frames; 3],
+}
+
+/// The file, as written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct File {
+    wire: Option<String>,
+    cluster: Option<PathBuf>,
+    policies: Vec<PathBuf>,
+    fail: Option<String>,
+    mode: Option<String>,
+    workers: Option<usize>,
+    arp: Option<Frames>,
+    neighbour_discovery: Option<Frames>,
+    other_non_ip: Option<Frames>,
+}
+
+/// What happens to frames that no policy speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Frames {
+    Pass,
+    Drop,
+}
+
+impl Settings {
+    /// Flags over file over defaults.
+    ///
+    /// # Errors
+    /// What is missing or wrong, with the file's line where there is one.
+    pub(super) fn merge(args: Args) -> Result<Self, Refused> {
+        let file = match &args.config {
+            Some(path) => File::read(path)?,
+            None => File::default(),
+        };
+        let missing = |name: &str| {
+            let file = args.config.as_deref().unwrap_or(Path::new("command line")).display();
+            Refused::from(format!("error: {file}: no {name}: give `{name}:` or --{name}"))
+        };
+        let policies = if args.policies.is_empty() { file.policies } else { args.policies };
+        if policies.is_empty() {
+            return Err(missing("policies"));
+        }
+        Ok(Self {
+            wire: args.wire.or(file.wire).ok_or_else(|| missing("wire"))?,
+            cluster: args.cluster.or(file.cluster).ok_or_else(|| missing("cluster"))?,
+            policies,
+            mode: args
+                .mode
+                .or(file.mode)
+                .as_deref()
+                .unwrap_or("prefer-zerocopy")
+                .parse()
+                .map_err(|e| format!("error: {e}"))?,
+            fail: failure(args.fail.or(file.fail).as_deref().unwrap_or("closed"))?,
+            workers: args.workers.or(file.workers).unwrap_or(1),
+            frames: [
+                file.arp.unwrap_or(Frames::Pass),
+                file.neighbour_discovery.unwrap_or(Frames::Pass),
+                file.other_non_ip.unwrap_or(Frames::Drop),
+            ],
+        })
+    }
+
+    /// What the firewall is started with.
+    ///
+    /// # Errors
+    /// A wire that does not name two interfaces.
+    pub(super) fn firewall(&self) -> Result<Config, Refused> {
+        let (a, b) = self
+            .wire
+            .split_once(':')
+            .filter(|(a, b)| !a.is_empty() && !b.is_empty() && !b.contains(':'))
+            .ok_or_else(|| {
+                format!("error: wire {:?}: expected two interfaces, such as eth1:eth2", self.wire)
+            })?;
+        if self.workers == 0 {
+            return Err("error: workers 0: at least one is needed".into());
+        }
+        let [arp, discovery, other] = self.frames.map(|frames| frames == Frames::Pass);
+        Ok(Config::wire(a, b).workers(self.workers).mode(self.mode).failure(self.fail).pipeline(
+            |pipeline| {
+                pipeline.pass_arp = arp;
+                pipeline.pass_neighbour_discovery = discovery;
+                pipeline.pass_non_ip = other;
+            },
+        ))
+    }
+}
+
+impl File {
+    fn read(path: &Path) -> Result<Self, Refused> {
+        let text =
+            std::fs::read_to_string(path).map_err(|e| format!("error: {}: {e}", path.display()))?;
+        let mut file: Self = yaml_serde::from_str(&text).map_err(|e| {
+            let at =
+                e.location().map_or(String::new(), |l| format!(":{}:{}", l.line(), l.column()));
+            format!("{}{at}: error: {e}", path.display())
+        })?;
+        // Paths mean the same wherever the command is started.
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for path in file.policies.iter_mut().chain(&mut file.cluster) {
+            *path = folder.join(&path);
+        }
+        Ok(file)
+    }
+}
+
+fn failure(text: &str) -> Result<FailureMode, Refused> {
+    match text {
+        "closed" => Ok(FailureMode::Closed),
+        "open" => Ok(FailureMode::Open),
+        _ => Err(format!("error: fail {text:?}: expected closed or open").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Result<Settings, String> {
+        let folder = std::env::temp_dir();
+        let path =
+            folder.join(format!("portcullis-config-{}-{}.yaml", std::process::id(), text.len()));
+        std::fs::write(&path, text).unwrap();
+        let args = Args {
+            wire: None,
+            cluster: None,
+            policies: Vec::new(),
+            fail: None,
+            mode: None,
+            workers: None,
+            config: Some(path.clone()),
+        };
+        let result = Settings::merge(args).and_then(|s| s.firewall().map(|_| s));
+        std::fs::remove_file(path).unwrap();
+        result.map_err(|e| e.message().to_owned())
+    }
+
+    #[test]
+    fn a_file_says_everything_that_flags_say() {
+        let settings = settings(
+            "wire: a:b\ncluster: c.yaml\npolicies: [p]\nfail: open\nmode: require-copy\nworkers: 2\n\
+             arp: drop\n",
+        )
+        .unwrap();
+        assert!(settings.cluster.ends_with("c.yaml") && settings.cluster.is_absolute());
+        assert_eq!(settings.mode.to_string(), "require-copy");
+        assert_eq!((settings.fail, settings.workers), (FailureMode::Open, 2));
+        assert_eq!(settings.frames, [Frames::Drop, Frames::Pass, Frames::Drop]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, expected) in [
+            ("wire: a:b\ncluster: c\n", "no policies"),
+            ("cluster: c\npolicies: [p]\n", "no wire"),
+            ("wire: a\ncluster: c\npolicies: [p]\n", "two interfaces"),
+            ("wire: a:b:c\ncluster: c\npolicies: [p]\n", "two interfaces"),
+            ("wire: a:b\ncluster: c\npolicies: [p]\nfail: ajar\n", "closed or open"),
+            ("wire: a:b\ncluster: c\npolicies: [p]\nmode: fast\n", "prefer-zerocopy"),
+            ("wire: a:b\ncluster: c\npolicies: [p]\nworkers: 0\n", "at least one"),
+            ("wire: a:b\nwhire: x\n", "whire"),
+        ] {
+            let error = settings(text).unwrap_err();
+            assert!(error.contains(expected), "{text:?}: {error}");
+        }
+    }
+}

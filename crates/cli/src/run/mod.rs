@@ -1,0 +1,137 @@
+//! `portcullis run`: a firewall on a wire, until SIGTERM.
+
+mod config;
+mod wake;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use portcullis::policy::{self, model::PolicySet};
+use portcullis::{Applied, Firewall};
+
+use crate::output::{Outcome, Refused};
+use config::Settings;
+use wake::{Wake, Wakes};
+
+/// Flags of `portcullis run`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  portcullis run --wire eth1:eth2 --cluster cluster.yaml --policies policies/
+  portcullis run --config portcullis.yaml
+
+It prints `ready` with the mode of every port once packets flow. It reads the files again when they
+change and on SIGHUP; a set that is refused is reported and the last good one stays in force. SIGTERM
+or Ctrl-C ends it. If it is killed, the XDP programs go with it: nothing joins the two interfaces then,
+and what arrives at them goes to the host's own network stack.
+
+Exit code: 0 after SIGTERM, 2 if it cannot run (the reason is on stderr).")]
+pub(crate) struct Args {
+    /// Interfaces to join, such as eth1:eth2
+    #[arg(long, value_name = "A:B", required_unless_present = "config")]
+    wire: Option<String>,
+    /// Namespaces, pods, nodes (YAML or JSON; a file or a folder)
+    #[arg(long, value_name = "FILE", required_unless_present = "config")]
+    cluster: Option<PathBuf>,
+    /// Policies (YAML or JSON; a file or a folder); may be given several times
+    #[arg(long, value_name = "FILE_OR_FOLDER", required_unless_present = "config")]
+    policies: Vec<PathBuf>,
+    /// Packets that no live process takes: closed (dropped) or open (to the host's stack)
+    #[arg(long, value_name = "MODE")]
+    fail: Option<String>,
+    /// AF_XDP mode: require- or prefer- and zerocopy, copy or generic [default: prefer-zerocopy]
+    #[arg(long, value_name = "MODE")]
+    mode: Option<String>,
+    /// Worker threads; each serves its share of the queues [default: 1]
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+    /// Read the settings from this YAML file; flags override it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// How often the control loop looks around when nothing wakes it.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Runs until told to stop.
+pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
+    let settings = Settings::merge(args)?;
+    let files = Files { cluster: settings.cluster.clone(), policies: settings.policies.clone() };
+    let (cluster, policies) = files.read()?;
+    let wakes = Wakes::listen(&files.paths())?;
+    let firewall = Firewall::start(settings.firewall()?, cluster, policies)?;
+
+    let ports: Vec<String> = firewall
+        .ports()
+        .iter()
+        .map(|p| format!("{} {} ({} queues, MTU {})", p.name, p.mode, p.queues, p.mtu))
+        .collect();
+    if let Some(why) = firewall.lesser_mode() {
+        eprintln!("note: {} was not to be had: {why}", settings.mode);
+    }
+    println!("ready: {}; fail {}", ports.join(", "), settings.fail);
+    report(&firewall.applied());
+
+    loop {
+        match wakes.next(TICK) {
+            Wake::Stop => break,
+            Wake::Reload => reload(&files, &firewall),
+            Wake::Tick => {
+                // Nobody reads the events yet: make room, so that the newest are the ones kept.
+                firewall.events(drop);
+            }
+        }
+    }
+    let totals = firewall.totals();
+    firewall.shutdown();
+    println!(
+        "stopped: {} packets in, {} forwarded, {} dropped",
+        totals.received, totals.forwarded, totals.dropped
+    );
+    for (reason, count) in &totals.drops {
+        println!("  {count:>10} {}", reason.as_str());
+    }
+    Ok(Outcome::Done)
+}
+
+/// Reads the files again; whatever is wrong with them, the set in force stays.
+fn reload(files: &Files, firewall: &Firewall) {
+    let applied =
+        files.read().and_then(|(cluster, policies)| Ok(firewall.apply(cluster, policies)?));
+    match applied {
+        Ok(applied) => report(&applied),
+        Err(error) => {
+            eprintln!("{}", error.message());
+            eprintln!("note: generation {} stays in force", firewall.applied().generation);
+        }
+    }
+}
+
+fn report(applied: &Applied) {
+    println!(
+        "applied generation {}: {} policies, {} endpoints, {} identities",
+        applied.generation, applied.policies, applied.endpoints, applied.identities
+    );
+}
+
+/// The documents, as named by the user.
+struct Files {
+    cluster: PathBuf,
+    policies: Vec<PathBuf>,
+}
+
+impl Files {
+    fn paths(&self) -> Vec<PathBuf> {
+        self.policies.iter().chain([&self.cluster]).cloned().collect()
+    }
+
+    fn read(
+        &self,
+    ) -> Result<(portcullis::identity_table::endpoint::ClusterState, PolicySet), Refused> {
+        let cluster = policy::load_cluster(&self.cluster)?;
+        let policies = policy::load_policies(&self.policies)?;
+        for warning in cluster.warnings.iter().chain(&policies.warnings) {
+            eprintln!("{warning}");
+        }
+        Ok((cluster.value, policies.value))
+    }
+}

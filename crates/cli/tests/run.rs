@@ -1,0 +1,153 @@
+//! `portcullis run` end to end: a client and a server in namespaces of their own, the command on the
+//! wire between them, real TCP connections. Needs CAP_NET_ADMIN; says so and skips without.
+
+#[path = "../src/lab/mod.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod lab;
+mod support;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use support::{POLICIES, Wire, privileged};
+
+const PATIENCE: Duration = Duration::from_millis(500);
+
+fn at(address: &str) -> SocketAddr {
+    address.parse().unwrap()
+}
+
+#[test]
+fn policies_decide_follow_the_file_and_survive_a_broken_one() {
+    if !privileged() {
+        return;
+    }
+    let wire = Wire::build();
+    let mut run = wire.run(&[]);
+    let ready = run.wait_for("ready");
+    assert!(ready.contains("fw0") && ready.contains("copy"), "modes are reported: {ready}");
+
+    for server in ["10.78.0.2:5432", "[fd78::2]:5432"] {
+        assert!(wire.reaches(at(server), PATIENCE), "{server} is allowed");
+    }
+    for server in ["10.78.0.2:8080", "[fd78::2]:8080"] {
+        assert!(!wire.reaches(at(server), PATIENCE), "{server} is denied");
+    }
+
+    wire.write_policies(&POLICIES.replace("5432", "8080"));
+    run.wait_for("applied generation 2");
+    assert!(wire.reaches(at("10.78.0.2:8080"), PATIENCE), "now allowed");
+    assert!(!wire.reaches(at("10.78.0.2:5432"), PATIENCE), "now denied");
+
+    wire.write_policies("kind: [");
+    let refusal = run.wait_for("error:");
+    assert!(refusal.contains("policies.yaml:"), "the file and line are named: {refusal}");
+    assert!(wire.reaches(at("10.78.0.2:8080"), PATIENCE), "the last good set stays");
+
+    wire.write_policies(POLICIES);
+    run.wait_for("applied generation 3");
+    assert!(wire.reaches(at("10.78.0.2:5432"), PATIENCE), "and a good one is taken again");
+
+    assert_eq!(run.terminate(), Some(0), "SIGTERM ends it in order");
+    assert!(!wire.has_program(), "nothing stays attached");
+}
+
+#[test]
+fn sighup_reads_the_files_again() {
+    if !privileged() {
+        return;
+    }
+    let wire = Wire::build();
+    let mut run = wire.run(&[]);
+    run.wait_for("ready");
+    run.signal(nix::sys::signal::Signal::SIGHUP);
+    run.wait_for("applied generation 2");
+    assert_eq!(run.terminate(), Some(0));
+}
+
+#[test]
+fn killed_it_leaves_no_program_and_lets_nothing_pass() {
+    if !privileged() {
+        return;
+    }
+    let wire = Wire::build();
+    let mut run = wire.run(&[]);
+    run.wait_for("ready");
+    assert!(wire.reaches(at("10.78.0.2:5432"), PATIENCE));
+    assert!(wire.has_program());
+    run.signal(nix::sys::signal::Signal::SIGKILL);
+    run.wait();
+    assert!(!wire.has_program(), "the link died with its process");
+    // Nothing but the wire joined the two: without it they are apart.
+    assert!(!wire.reaches(at("10.78.0.2:5432"), PATIENCE));
+    // And the interfaces are free for the next one.
+    let mut again = wire.run(&[]);
+    again.wait_for("ready");
+    assert!(wire.reaches(at("10.78.0.2:5432"), PATIENCE));
+    assert_eq!(again.terminate(), Some(0));
+}
+
+#[test]
+fn bulk_data_passes_with_offloads_as_veths_have_them() {
+    if !privileged() {
+        return;
+    }
+    let wire = Wire::build();
+    let mut run = wire.run(&[]);
+    run.wait_for("ready");
+    let sent = wire.bulk(at("10.78.0.2:5432"), 16 << 20);
+    assert_eq!(sent, Ok(16 << 20), "16 MiB there and back, byte for byte");
+    assert_eq!(run.terminate(), Some(0));
+}
+
+#[test]
+fn what_cannot_run_says_why_in_one_line() {
+    if !privileged() {
+        return;
+    }
+    let wire = Wire::build();
+    let refused = |arguments: &[&str], expected: &[&str]| {
+        let (code, error) = wire.refused(arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {error}");
+        assert_eq!(error.trim().lines().count(), 1, "one line: {error}");
+        for text in expected {
+            assert!(error.contains(text), "{arguments:?}: {text:?} not in {error:?}");
+        }
+    };
+    let files = wire.files();
+    let (cluster, policies) = (files.0.as_str(), files.1.as_str());
+
+    refused(
+        &["--wire", "nosuch0:fw1", "--cluster", cluster, "--policies", policies],
+        &["error:", "nosuch0", "ip link"],
+    );
+    refused(
+        &["--wire", "fw0:fw1", "--cluster", "absent.yaml", "--policies", policies],
+        &["error:", "absent.yaml", "No such file"],
+    );
+    refused(
+        &[
+            "--wire",
+            "fw0:fw1",
+            "--cluster",
+            cluster,
+            "--policies",
+            policies,
+            "--mode",
+            "require-zerocopy",
+        ],
+        &["error:", "fw0", "zero-copy"],
+    );
+    refused(
+        &["--wire", "fw0:fw0", "--cluster", cluster, "--policies", policies],
+        &["error:", "fw0"],
+    );
+
+    let mut first = wire.run(&[]);
+    first.wait_for("ready");
+    refused(
+        &["--wire", "fw0:fw1", "--cluster", cluster, "--policies", policies],
+        &["error:", "fw0", "another XDP program"],
+    );
+    assert_eq!(first.terminate(), Some(0));
+}

@@ -1,0 +1,241 @@
+//! A client, a server, and `portcullis run` on the wire between them.
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::lab::{Echo, Host, Namespace};
+
+pub const CLUSTER: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: client, labels: {app: client}}
+status: {phase: Running, podIPs: [{ip: 10.78.0.1}, {ip: 'fd78::1'}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: server, labels: {app: server}}
+status: {phase: Running, podIPs: [{ip: 10.78.0.2}, {ip: 'fd78::2'}]}
+";
+
+pub const POLICIES: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: only-client}
+spec:
+  podSelector: {matchLabels: {app: server}}
+  ingress:
+  - from: [{podSelector: {matchLabels: {app: client}}}]
+    ports: [{port: 5432}]
+";
+
+/// Whether namespaces can be made here; says `skipped` if not.
+pub fn privileged() -> bool {
+    match Namespace::new() {
+        Ok(_) => true,
+        Err(error) => {
+            eprintln!("skipped: needs CAP_NET_ADMIN and CAP_SYS_ADMIN ({error})");
+            false
+        }
+    }
+}
+
+/// Two hosts, and the firewall's namespace between them.
+pub struct Wire {
+    client: Host,
+    _server: Host,
+    firewall: Namespace,
+    folder: PathBuf,
+    _services: [Echo; 2],
+}
+
+impl Wire {
+    /// Builds it, with echo services on 5432 and 8080 and both documents written.
+    pub fn build() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder =
+            std::env::temp_dir().join(format!("portcullis-run-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (client, server) = (Host::new().unwrap(), Host::new().unwrap());
+        let firewall = Namespace::new().unwrap();
+        client.namespace().join("eth0", &firewall, "fw0", 2).unwrap();
+        server.namespace().join("eth0", &firewall, "fw1", 2).unwrap();
+        for (host, v4, v6) in [(&client, "10.78.0.1", "fd78::1"), (&server, "10.78.0.2", "fd78::2")]
+        {
+            host.add_address(v4.parse().unwrap()).unwrap();
+            host.add_address(v6.parse().unwrap()).unwrap();
+        }
+        let services = [server.echo(5432).unwrap(), server.echo(8080).unwrap()];
+        let wire = Self { client, _server: server, firewall, folder, _services: services };
+        std::fs::write(wire.folder.join("cluster.yaml"), CLUSTER).unwrap();
+        wire.write_policies(POLICIES);
+        wire
+    }
+
+    /// Paths of the cluster and policies files.
+    pub fn files(&self) -> (String, String) {
+        let path = |name: &str| self.folder.join(name).to_str().unwrap().to_owned();
+        (path("cluster.yaml"), path("policies.yaml"))
+    }
+
+    /// Replaces the policies file as an editor does.
+    pub fn write_policies(&self, text: &str) {
+        let new = self.folder.join(".policies.new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, self.folder.join("policies.yaml")).unwrap();
+    }
+
+    /// Starts the command on the wire.
+    pub fn run(&self, more: &[&str]) -> Running {
+        let (cluster, policies) = self.files();
+        let mut arguments =
+            vec!["--wire", "fw0:fw1", "--cluster", &cluster, "--policies", &policies];
+        arguments.extend(more);
+        let mut child = self.spawn(&arguments);
+        let (lines, received) = channel();
+        let streams: [Box<dyn Read + Send>; 2] =
+            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        for stream in streams {
+            let lines = lines.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    let _ = lines.send(line);
+                }
+            });
+        }
+        Running { child, lines: received }
+    }
+
+    /// Runs the command expecting it to refuse: its exit code and what it said.
+    pub fn refused(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let output = self.spawn(arguments).wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    }
+
+    fn spawn(&self, arguments: &[&str]) -> Child {
+        self.firewall
+            .run(|| {
+                Command::new(env!("CARGO_BIN_EXE_portcullis"))
+                    .arg("run")
+                    .args(arguments)
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::piped())
+                    .spawn()
+            })
+            .unwrap()
+            .unwrap()
+    }
+
+    /// Whether a connection to the server is made and echoes.
+    pub fn reaches(&self, server: SocketAddr, patience: Duration) -> bool {
+        let Ok(mut stream) = self.client.connect(server, patience).unwrap() else { return false };
+        let mut answer = [0; 4];
+        stream.set_read_timeout(Some(patience)).unwrap();
+        stream.write_all(b"ping").is_ok()
+            && stream.read_exact(&mut answer).is_ok()
+            && &answer == b"ping"
+    }
+
+    /// Sends `count` bytes and compares what comes back; answers how many came back right.
+    pub fn bulk(&self, server: SocketAddr, count: usize) -> Result<usize, String> {
+        let mut stream = self
+            .client
+            .connect(server, Duration::from_secs(2))
+            .unwrap()
+            .map_err(|e| e.to_string())?;
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let byte = |n: usize| (n * 31 + n / 251) as u8;
+        let mut writer = stream.try_clone().unwrap();
+        let sender = std::thread::spawn(move || {
+            let data: Vec<u8> = (0..count).map(byte).collect();
+            writer.write_all(&data).map_err(|e| e.to_string())
+        });
+        let mut buffer = vec![0; 64 * 1024];
+        let mut seen = 0;
+        while seen < count {
+            match stream.read(&mut buffer) {
+                Ok(0) => return Err(format!("closed after {seen} bytes")),
+                Ok(read) => {
+                    if let Some(at) = (0..read).find(|&n| buffer[n] != byte(seen + n)) {
+                        return Err(format!("byte {} differs", seen + at));
+                    }
+                    seen += read;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(format!("after {seen} bytes: {error}")),
+            }
+        }
+        sender.join().unwrap()?;
+        Ok(seen)
+    }
+
+    /// Whether an XDP program is attached to either port.
+    pub fn has_program(&self) -> bool {
+        let output = self.firewall.run(|| Command::new("ip").args(["link", "show"]).output());
+        let text = String::from_utf8(output.unwrap().unwrap().stdout).unwrap();
+        text.contains("xdp")
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The command, running.
+pub struct Running {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Running {
+    /// Waits for a line that contains `text` and answers it.
+    pub fn wait_for(&mut self, text: &str) -> String {
+        let until = Instant::now() + Duration::from_secs(15);
+        let mut seen = String::new();
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            match self.lines.recv_timeout(left) {
+                Ok(line) if line.contains(text) => return line,
+                Ok(line) => seen.push_str(&(line + "\n")),
+                Err(_) => break,
+            }
+        }
+        panic!("no line with {text:?}; it said:\n{seen}");
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    /// Ends it with SIGTERM; its exit code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        self.signal(Signal::SIGTERM);
+        self.wait()
+    }
+
+    /// Waits for its end; its exit code, `None` if a signal ended it.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
