@@ -98,4 +98,54 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// The delta table holds as many rules as it may.
+    #[error(
+        "{limit} rules wait in the delta table, as many as may; let the rebuild finish, or raise `max_rules`"
+    )]
+    DeltaFull {
+        /// How many it may hold.
+        limit: usize,
+    },
+    /// Too many rules of the delta table share a bucket.
+    #[error(
+        "{limit} rules of the delta table share the addresses of this one; let the rebuild finish, or raise `max_chain`"
+    )]
+    DeltaChain {
+        /// How many may.
+        limit: usize,
+    },
+    /// Too many kinds of rules in the delta table.
+    #[error(
+        "the delta table holds rules of {limit} shapes; let the rebuild finish, or raise `max_shapes`"
+    )]
+    DeltaShapes {
+        /// How many it may hold.
+        limit: usize,
+    },
+    /// A handle that names no rule (any more).
+    #[error("no rule has handle {handle}; was it deleted before?")]
+    UnknownRule {
+        /// The handle.
+        handle: u64,
+    },
+    /// The background thread of a rebuild could not be started.
+    #[error("no thread for the rebuild: {why}")]
+    NoThread {
+        /// What the system said.
+        why: String,
+    },
+    /// No engine takes these rules.
+    #[error(
+        "no engine takes these {count} rules: the tree says: {tree}; the tuple table says: {tuple}; linear search is for {linear_limit} rules at most"
+    )]
+    NoEngine {
+        /// How many rules there are.
+        count: usize,
+        /// Why the tree engine refused.
+        tree: Box<Error>,
+        /// Why the tuple engine refused.
+        tuple: Box<Error>,
+        /// How many rules linear search may take.
+        linear_limit: usize,
+    },
 }

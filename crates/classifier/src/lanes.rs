@@ -35,8 +35,10 @@ const UNTAGGED: u16 = 0xffff;
 /// No header has this in its protocol lane, so a box that asks for it matches nothing.
 pub(crate) const NO_PROTOCOL: u16 = 0xffff;
 
-/// More runs of protocols than this are left to a residual.
-const MAX_PROTOCOL_RUNS: usize = 4;
+/// Runs of protocols that a rule may be split into for the trees; more are left to a residual.
+pub(crate) const SPLIT: usize = 4;
+/// Keeps a rule in one piece.
+pub(crate) const WHOLE: usize = 1;
 
 /// Which lane, counted from 0 through all blocks, holds what. A field that the layout leaves out
 /// has no place.
@@ -60,6 +62,25 @@ impl Places {
     /// Lanes of the source and of the destination address.
     pub(crate) const fn address_lanes(self) -> (&'static [usize], &'static [usize]) {
         (self.source, self.destination)
+    }
+
+    /// Lanes of the other fields that rules often give exactly.
+    pub(crate) const fn exact_lanes(self) -> [Option<usize>; 7] {
+        [
+            Some(self.destination_port),
+            Some(self.source_port),
+            Some(self.protocol),
+            self.source_class,
+            match self.source_class {
+                Some(low) => Some(low + 1),
+                None => None,
+            },
+            self.destination_class,
+            match self.destination_class {
+                Some(low) => Some(low + 1),
+                None => None,
+            },
+        ]
     }
 }
 
@@ -245,6 +266,19 @@ pub(crate) struct LaneBox<const B: usize> {
 }
 
 impl<const B: usize> LaneBox<B> {
+    /// Whether `key` lies in the box.
+    #[inline]
+    pub(crate) fn contains(&self, key: &Key<B>) -> bool {
+        let (low, high) = (self.low.as_flattened(), self.high.as_flattened());
+        let bounds = low.iter().zip(high);
+        // Without short-circuit, so that the compiler compares the lanes side by side.
+        key.0
+            .as_flattened()
+            .iter()
+            .zip(bounds)
+            .fold(true, |inside, (lane, (low, high))| inside & (low <= lane) & (lane <= high))
+    }
+
     const ALL: Self = Self { low: [[0; WIDTH]; B], high: [[u16::MAX; WIDTH]; B] };
 
     fn set(&mut self, place: usize, low: u16, high: u16) {
@@ -312,7 +346,7 @@ pub(crate) struct Entry<const B: usize> {
     pub(crate) bounds: LaneBox<B>,
     /// The rule's place.
     pub(crate) id: u32,
-    pub(crate) residual: Option<Residual>,
+    pub(crate) residual: Option<Box<Residual>>,
 }
 
 /// How many blocks a rule needs in the layouts of IPv4 and of IPv6; `None` where it matches no
@@ -328,8 +362,13 @@ pub(crate) fn blocks(rule: &Rule) -> (Option<usize>, Option<usize>) {
 }
 
 /// The entries of rule number `id`: none when it can match no header of the layout's family, and
-/// several when its protocols are not one run of numbers.
-pub(crate) fn entries<const B: usize>(id: u32, rule: &Rule, into: &mut Vec<Entry<B>>) {
+/// several, up to `most_runs`, when its protocols are not one run of numbers.
+pub(crate) fn entries<const B: usize>(
+    id: u32,
+    rule: &Rule,
+    most_runs: usize,
+    into: &mut Vec<Entry<B>>,
+) {
     let places = const { places(B) };
     let mut bounds = LaneBox::<B>::ALL;
     for (lanes, side) in [(places.source, rule.source), (places.destination, rule.destination)] {
@@ -394,7 +433,7 @@ pub(crate) fn entries<const B: usize>(id: u32, rule: &Rule, into: &mut Vec<Entry
 
     let protocols = protocols(rule);
     let mut runs = runs(&protocols);
-    if runs.len() > MAX_PROTOCOL_RUNS {
+    if runs.len() > most_runs {
         residual.protocols = Some(protocols);
         runs = vec![(runs[0].0, runs[runs.len() - 1].1)];
     }
@@ -407,7 +446,7 @@ pub(crate) fn entries<const B: usize>(id: u32, rule: &Rule, into: &mut Vec<Entry
         // A rule for all protocols may as well take the whole lane: it shadows more.
         let last = if (first, last) == (0, 255) { u16::MAX - 1 } else { last };
         bounds.set(places.protocol, first, last);
-        into.push(Entry { bounds, id, residual: (!plain).then(|| residual.clone()) });
+        into.push(Entry { bounds, id, residual: (!plain).then(|| Box::new(residual.clone())) });
     }
 }
 

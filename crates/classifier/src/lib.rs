@@ -8,9 +8,12 @@ mod error;
 mod header;
 mod lanes;
 pub mod linear;
+pub mod meta;
 mod rule;
 mod simd;
+mod sync;
 pub mod tree;
+pub mod tuple;
 
 pub use error::Error;
 pub use header::{Addresses, Header, TupleV4};

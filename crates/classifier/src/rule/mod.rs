@@ -8,6 +8,7 @@ pub use condition::{
     ClassMatch, IcmpMatch, PortRange, ProtocolMatch, ProtocolSet, TcpFlagsMatch, VlanMatch,
 };
 pub use prefix::{AddressMatch, Ipv4Prefix, Ipv6Prefix};
+pub(crate) use set::check;
 pub use set::{RuleSet, RuleSetConfig};
 
 use std::num::NonZeroU32;

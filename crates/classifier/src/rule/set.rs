@@ -97,7 +97,7 @@ impl RuleSet {
     }
 }
 
-fn check(rule: &Rule) -> Result<(), &'static str> {
+pub(crate) fn check(rule: &Rule) -> Result<(), &'static str> {
     if matches!(
         (rule.source, rule.destination),
         (AddressMatch::V4(_), AddressMatch::V6(_)) | (AddressMatch::V6(_), AddressMatch::V4(_))

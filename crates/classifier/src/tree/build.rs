@@ -10,7 +10,7 @@ use super::forest::{Forest, MAX_INDEX, NO_SLOT, NOTHING, Node, RESIDUAL, Root};
 use super::region::{Region, lane_meets};
 use super::subset;
 use crate::Error;
-use crate::lanes::{Entry, LaneBox, NO_PROTOCOL, WIDTH, places};
+use crate::lanes::{Entry, LaneBox, NO_PROTOCOL, Residual, WIDTH, places};
 use crate::simd::{GROUP, Group};
 
 /// A leaf that no further bit divides holds at most this many rules.
@@ -262,7 +262,7 @@ impl<'a, const B: usize> Maker<'a, B> {
             *name = match &entry.residual {
                 None => entry.id,
                 Some(residual) => {
-                    self.forest.residuals.push(residual.clone());
+                    self.forest.residuals.push(Residual::clone(residual));
                     RESIDUAL | (self.forest.residuals.len() - 1) as u32
                 }
             };

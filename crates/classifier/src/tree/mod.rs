@@ -318,7 +318,7 @@ pub struct Mismatch {
 fn entries<const B: usize>(rules: &RuleSet) -> Vec<Entry<B>> {
     let mut entries = Vec::with_capacity(rules.len());
     for (id, rule) in rules.iter() {
-        lanes::entries(id.as_u32(), rule, &mut entries);
+        lanes::entries(id.as_u32(), rule, lanes::SPLIT, &mut entries);
     }
     entries
 }

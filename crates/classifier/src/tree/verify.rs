@@ -87,7 +87,7 @@ impl Slots {
             };
             let same = |place: &&u32| {
                 let entry = &entries[**place as usize];
-                entry.bounds == bounds && entry.residual.as_ref() == residual
+                entry.bounds == bounds && entry.residual.as_deref() == residual
             };
             let place = by_id.get(&id).and_then(|places| places.iter().find(same));
             place.map(|&place| Some(place)).ok_or(Flaw::Table)

@@ -1,9 +1,10 @@
 //! `portcullis bench classify`: a ClassBench trace through a compiled rule set.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use portcullis::classifier::tuple::Match;
 use portcullis::classifier::{
-    Rule, RuleId, RuleSet, TcpFlagsMatch, TupleV4, classbench, linear, tree,
+    Error, Rule, RuleId, RuleSet, TcpFlagsMatch, TupleV4, classbench, linear, meta, tree, tuple,
 };
 use serde::Serialize;
 
@@ -20,14 +21,17 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     trace: PathBuf,
     /// Which engine looks them up
-    #[arg(long, value_enum, default_value_t = Engine::Tree)]
+    #[arg(long, value_enum, default_value_t = Engine::Meta)]
     engine: Engine,
     /// How many headers are looked up at once
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch: u32,
     /// Write, for each packet, the 0-based number of the first matching rule, or -1
     #[arg(long, value_name = "FILE")]
     matches: Option<PathBuf>,
+    /// Prove, by walking all regions, that the compiled form answers as the rules do
+    #[arg(long)]
+    verify: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -35,39 +39,8 @@ pub(crate) struct Args {
 enum Engine {
     Linear,
     Tree,
-}
-
-/// An engine, built.
-enum Built {
-    Linear(linear::Linear, linear::Scratch),
-    Tree(Box<tree::Tree>, tree::Scratch),
-}
-
-impl Built {
-    fn new(engine: Engine, rules: &RuleSet) -> Result<Self, portcullis::classifier::Error> {
-        Ok(match engine {
-            Engine::Linear => {
-                Self::Linear(linear::Builder::new().build(rules)?, linear::Scratch::default())
-            }
-            Engine::Tree => {
-                Self::Tree(Box::new(tree::Builder::new().build(rules)?), tree::Scratch::default())
-            }
-        })
-    }
-
-    fn lookup_batch(&mut self, tuples: &[TupleV4], found: &mut [Option<RuleId>]) {
-        match self {
-            Self::Linear(engine, scratch) => engine.lookup_tuples(tuples, scratch, found),
-            Self::Tree(engine, scratch) => engine.lookup_tuples(tuples, scratch, found),
-        }
-    }
-
-    fn memory_usage(&self) -> usize {
-        match self {
-            Self::Linear(engine, _) => engine.memory_usage(),
-            Self::Tree(engine, _) => engine.memory_usage(),
-        }
-    }
+    Tuple,
+    Meta,
 }
 
 #[derive(Serialize)]
@@ -75,16 +48,109 @@ struct Report {
     rules: usize,
     packets: usize,
     engine: Engine,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    choice: Option<String>,
     batch: u32,
     #[serde(flatten)]
     timing: Timing,
     build_seconds: f64,
     bytes: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verify_seconds: Option<f64>,
+}
+
+/// An engine, built, with its scratch and its answers.
+enum Built {
+    Linear(linear::Linear, linear::Scratch, Vec<Option<RuleId>>),
+    Tree(Box<tree::Tree>, tree::Scratch, Vec<Option<RuleId>>),
+    Tuple(Box<tuple::Tuple>, Vec<Option<Match>>),
+    Meta(meta::Meta, meta::Scratch, Vec<Option<Match>>),
+}
+
+impl Built {
+    fn new(engine: Engine, rules: &RuleSet, packets: usize) -> Result<Self, Error> {
+        let ids = vec![None; packets];
+        Ok(match engine {
+            Engine::Linear => {
+                Self::Linear(linear::Builder::new().build(rules)?, linear::Scratch::default(), ids)
+            }
+            Engine::Tree => {
+                let tree = tree::Builder::new().build(rules)?;
+                Self::Tree(Box::new(tree), tree::Scratch::default(), ids)
+            }
+            Engine::Tuple => {
+                let limit = tuple::Config::default().max_chain(usize::MAX);
+                let tuple = tuple::Builder::new().configure(limit).build(rules)?;
+                Self::Tuple(Box::new(tuple), vec![None; packets])
+            }
+            Engine::Meta => {
+                let meta = meta::Builder::new().build(rules)?;
+                Self::Meta(meta, meta::Scratch::default(), vec![None; packets])
+            }
+        })
+    }
+
+    /// Looks up all, `size` at a time.
+    fn round(&mut self, tuples: &[TupleV4], size: usize) {
+        match self {
+            Self::Linear(engine, scratch, found) => {
+                for (tuples, found) in tuples.chunks(size).zip(found.chunks_mut(size)) {
+                    engine.lookup_tuples(tuples, scratch, found);
+                }
+            }
+            Self::Tree(engine, scratch, found) => {
+                for (tuples, found) in tuples.chunks(size).zip(found.chunks_mut(size)) {
+                    engine.lookup_tuples(tuples, scratch, found);
+                }
+            }
+            Self::Tuple(engine, found) => {
+                for (tuple, found) in tuples.iter().zip(found) {
+                    *found = engine.lookup(&tuple.header());
+                }
+            }
+            Self::Meta(engine, scratch, found) => {
+                for (tuples, found) in tuples.chunks(size).zip(found.chunks_mut(size)) {
+                    engine.lookup_tuples(tuples, scratch, found);
+                }
+            }
+        }
+    }
+
+    /// The place of the rule that each packet matched. Handles of rules that were there from the
+    /// start are places.
+    fn places(&self) -> Vec<Option<u32>> {
+        match self {
+            Self::Linear(_, _, found) | Self::Tree(_, _, found) => {
+                found.iter().map(|id| id.map(RuleId::as_u32)).collect()
+            }
+            Self::Tuple(_, found) | Self::Meta(_, _, found) => found
+                .iter()
+                .map(|found| found.and_then(|found| u32::try_from(found.rule.as_u64()).ok()))
+                .collect(),
+        }
+    }
+
+    fn memory_usage(&self) -> usize {
+        match self {
+            Self::Linear(engine, ..) => engine.memory_usage(),
+            Self::Tree(engine, ..) => engine.memory_usage(),
+            Self::Tuple(engine, ..) => engine.memory_usage(),
+            Self::Meta(engine, ..) => engine.memory_usage(),
+        }
+    }
+
+    fn verify(&self) -> Result<(), tree::Mismatch> {
+        match self {
+            Self::Tree(engine, ..) => engine.verify(),
+            Self::Meta(engine, ..) => engine.verify(),
+            Self::Linear(..) | Self::Tuple(..) => Ok(()),
+        }
+    }
 }
 
 /// Builds, looks up, reports.
 pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
-    let rules = rules(&args)?;
+    let rules = five_tuples(&args.rules)?;
     let name = args.trace.display().to_string();
     let headers = classbench::parse_trace(&name, &super::read(&args.trace)?)?;
     let tuples: Vec<TupleV4> = headers.iter().filter_map(TupleV4::of).collect();
@@ -92,26 +158,32 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         return Err(Refused::from(format!("{name}: a trace needs at least one packet")));
     }
     let started = super::time::now();
-    let mut engine = Built::new(args.engine, &rules)?;
+    let mut built = Built::new(args.engine, &rules, tuples.len())?;
     let build_seconds = super::time::now() - started;
-    let mut found: Vec<Option<RuleId>> = vec![None; tuples.len()];
-    let timing = median_of_five(tuples.len(), || {
-        let size = args.batch as usize;
-        for (tuples, found) in tuples.chunks(size).zip(found.chunks_mut(size)) {
-            engine.lookup_batch(tuples, found);
-        }
-    });
+    let timing = median_of_five(tuples.len(), || built.round(&tuples, args.batch as usize));
     if let Some(path) = &args.matches {
-        super::write_matches(path, found.iter().map(|id| id.map(|id| id.as_u32())))?;
+        super::write_matches(path, built.places().into_iter())?;
     }
+    let mut verify_seconds = None;
+    if args.verify {
+        let started = super::time::now();
+        built.verify()?;
+        verify_seconds = Some(super::time::now() - started);
+    }
+    let choice = match &built {
+        Built::Meta(meta, ..) => Some(meta.choice().why),
+        _ => None,
+    };
     let report = Report {
         rules: rules.len(),
         packets: tuples.len(),
         engine: args.engine,
+        choice,
         batch: args.batch,
         timing,
         build_seconds,
-        bytes: engine.memory_usage(),
+        bytes: built.memory_usage(),
+        verify_seconds,
     };
     println!("{}", serde_json::to_string(&report)?);
     Ok(Outcome::Done)
@@ -119,9 +191,9 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
 
 /// The rules as 5-tuples: a trace carries neither TCP flags nor ICMP types, so conditions on them
 /// are left out, as is usual for ClassBench.
-fn rules(args: &Args) -> Result<RuleSet, Refused> {
-    let name = args.rules.display().to_string();
-    let rules = classbench::parse(&name, &super::read(&args.rules)?)?;
+pub(super) fn five_tuples(path: &Path) -> Result<RuleSet, Refused> {
+    let name = path.display().to_string();
+    let rules = classbench::parse(&name, &super::read(path)?)?;
     let rules = rules
         .into_iter()
         .map(|rule| Rule { tcp_flags: TcpFlagsMatch::ANY, icmp: None, ..rule })

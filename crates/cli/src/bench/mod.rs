@@ -3,6 +3,7 @@
 mod classify;
 mod lpm;
 mod time;
+mod update;
 
 use std::io::Write;
 use std::path::Path;
@@ -22,6 +23,8 @@ pub(crate) struct Args {
 enum What {
     /// Time lookups of a trace in a ClassBench rule set
     Classify(classify::Args),
+    /// Time inserts and deletes of rules while another thread looks up
+    Update(update::Args),
     /// Time longest-prefix-match lookups of addresses
     Lpm(lpm::Args),
 }
@@ -30,6 +33,7 @@ enum What {
 pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     match args.what {
         What::Classify(args) => classify::run(args),
+        What::Update(args) => update::run(args),
         What::Lpm(args) => lpm::run(args),
     }
 }

@@ -1,0 +1,242 @@
+//! The `meta` engine, the default: a compiled engine for the bulk of the rules and a `tuple` table
+//! for what changed since. When enough has changed, a background thread compiles everything anew
+//! and publishes the result with one pointer store.
+
+mod base;
+mod config;
+mod writer;
+
+pub use base::{Choice, Engine};
+pub use config::Config;
+
+use std::sync::{Arc, Condvar, Mutex};
+
+use arc_swap::ArcSwap;
+
+use crate::Error;
+use crate::header::{Header, TupleV4};
+use crate::rule::{Rule, RuleId, RuleSet};
+use crate::tree::{self, Mismatch};
+use crate::tuple::{Filling, Generation, Match, Priority, RuleHandle};
+use base::{Base, Named};
+use writer::Writer;
+
+/// Headers looked up between two looks at the result.
+const CHUNK: usize = 64;
+
+/// Builds a [`Meta`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Builder {
+    config: Config,
+}
+
+impl Builder {
+    /// A builder with default settings.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes settings.
+    #[must_use]
+    pub fn configure(self, config: Config) -> Self {
+        Self { config }
+    }
+
+    /// Compiles the rules. Rule `i` gets handle `i` and [`Priority::of`] its place.
+    ///
+    /// # Errors
+    /// [`Error::NoEngine`] when no engine takes the rules within its limits.
+    pub fn build(&self, rules: &RuleSet) -> Result<Meta, Error> {
+        let base = Arc::new(Base::new(named(rules, 0), &self.config)?);
+        let (generation, filling) = Filling::empty(&self.config.tuple);
+        let writer = Writer::new(&base, filling, rules.len() as u64);
+        let state = State { base, delta: Arc::new(generation) };
+        let shared = Shared {
+            config: self.config,
+            state: ArcSwap::from_pointee(state),
+            writer: Mutex::new(writer),
+            settled: Condvar::new(),
+        };
+        Ok(Meta { shared: Arc::new(shared) })
+    }
+}
+
+fn named(rules: &RuleSet, first: u64) -> Vec<Named> {
+    let name = |(id, rule): (RuleId, &Rule)| Named {
+        priority: Priority::of(id),
+        handle: RuleHandle::new(first + u64::from(id.as_u32())),
+        rule: rule.clone(),
+    };
+    rules.iter().map(name).collect()
+}
+
+/// What readers see: always one of these, whole.
+#[derive(Debug)]
+struct State {
+    base: Arc<Base>,
+    delta: Arc<Generation>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    state: ArcSwap<State>,
+    writer: Mutex<Writer>,
+    /// Told when a rebuild ends.
+    settled: Condvar,
+}
+
+/// What a thread keeps between batches.
+#[derive(Clone, Debug, Default)]
+pub struct Scratch {
+    tree: tree::Scratch,
+}
+
+/// Rules that come and go while other threads look them up. Cloning shares the rules.
+///
+/// Readers take no lock. A change is visible to every lookup that starts after the call returned,
+/// and a lookup sees each change whole or not at all; a batch pins the compiled rules it started
+/// with. Writers wait for each other.
+///
+/// ```
+/// use portcullis_classifier::tuple::Priority;
+/// use portcullis_classifier::{Header, Rule, RuleSet, meta};
+///
+/// let rules = RuleSet::new(vec![Rule::any(0)]).unwrap();
+/// let meta = meta::Builder::new().build(&rules).unwrap();
+/// let header = Header::v4([10, 0, 0, 1], [10, 0, 0, 2], 6, 1, 2);
+/// assert_eq!(meta.lookup(&header).unwrap().action, 0);
+///
+/// let first = meta.insert(Priority::new(0), Rule::any(1).protocol(6)).unwrap();
+/// assert_eq!(meta.lookup(&header).unwrap().action, 1);
+/// meta.remove(first).unwrap();
+/// assert_eq!(meta.lookup(&header).unwrap().action, 0);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Meta {
+    shared: Arc<Shared>,
+}
+
+impl Meta {
+    /// The best rule that matches: lowest priority, then lowest handle.
+    #[must_use]
+    pub fn lookup(&self, header: &Header) -> Option<Match> {
+        let state = self.shared.state.load();
+        let mut best = state.base.lookup(header).map(|id| state.base.found(id));
+        state.delta.lookup(header, &mut best);
+        best.map(|(_, found)| found)
+    }
+
+    /// The best rule that matches, for each header.
+    ///
+    /// # Panics
+    /// When `headers` and `found` differ in length.
+    pub fn lookup_batch(
+        &self,
+        headers: &[Header],
+        scratch: &mut Scratch,
+        found: &mut [Option<Match>],
+    ) {
+        assert_eq!(headers.len(), found.len(), "one answer a header");
+        let state = self.shared.state.load();
+        let untouched = state.delta.is_untouched();
+        let mut ids = [None; CHUNK];
+        for (headers, found) in headers.chunks(CHUNK).zip(found.chunks_mut(CHUNK)) {
+            let ids = &mut ids[..headers.len()];
+            ids.fill(None);
+            state.base.lookup_batch(headers, &mut scratch.tree, ids);
+            for ((header, id), found) in headers.iter().zip(ids).zip(found) {
+                let mut best = id.map(|id| state.base.found(id));
+                if !untouched {
+                    state.delta.lookup(header, &mut best);
+                }
+                *found = best.map(|(_, found)| found);
+            }
+        }
+    }
+
+    /// The best rule that matches, for each IPv4 5-tuple.
+    ///
+    /// # Panics
+    /// When `tuples` and `found` differ in length.
+    pub fn lookup_tuples(
+        &self,
+        tuples: &[TupleV4],
+        scratch: &mut Scratch,
+        found: &mut [Option<Match>],
+    ) {
+        assert_eq!(tuples.len(), found.len(), "one answer a tuple");
+        let state = self.shared.state.load();
+        let untouched = state.delta.is_untouched();
+        let mut ids = [None; CHUNK];
+        for (tuples, found) in tuples.chunks(CHUNK).zip(found.chunks_mut(CHUNK)) {
+            let ids = &mut ids[..tuples.len()];
+            state.base.lookup_tuples(tuples, &mut scratch.tree, ids);
+            for ((tuple, id), found) in tuples.iter().zip(ids).zip(found) {
+                let mut best = id.map(|id| state.base.found(id));
+                if !untouched {
+                    state.delta.lookup(&tuple.header(), &mut best);
+                }
+                *found = best.map(|(_, found)| found);
+            }
+        }
+    }
+
+    /// Which engine the rules were compiled for last, and why.
+    #[must_use]
+    pub fn choice(&self) -> Choice {
+        self.shared.state.load().base.choice.clone()
+    }
+
+    /// Bytes of heap that lookups use.
+    #[must_use]
+    pub fn memory_usage(&self) -> usize {
+        let state = self.shared.state.load();
+        state.base.memory_usage() + state.delta.memory_usage()
+    }
+
+    /// Proves that the compiled part answers as its rules do: see [`tree::Tree::verify`].
+    ///
+    /// # Errors
+    /// [`Mismatch`].
+    pub fn verify(&self) -> Result<(), Mismatch> {
+        self.shared.state.load().base.verify()
+    }
+
+    /// Inserts a rule.
+    ///
+    /// # Errors
+    /// [`Error::DeltaFull`], [`Error::DeltaShapes`] or [`Error::DeltaChain`] when the rebuild does
+    /// not keep up; [`Error::Rule`] for a rule that no [`RuleSet`] would take. Nothing has changed
+    /// then.
+    pub fn insert(&self, priority: Priority, rule: Rule) -> Result<RuleHandle, Error> {
+        writer::insert(&self.shared, priority, rule)
+    }
+
+    /// Deletes a rule.
+    ///
+    /// # Errors
+    /// [`Error::UnknownRule`].
+    pub fn remove(&self, handle: RuleHandle) -> Result<(), Error> {
+        writer::remove(&self.shared, handle)
+    }
+
+    /// Puts other rules in the place of all there are. Readers see the old or the new, whole; the
+    /// caller's thread compiles. Rule `i` gets the returned handle plus `i`.
+    ///
+    /// # Errors
+    /// As [`Builder::build`]; the old rules stay in force then.
+    pub fn replace(&self, rules: &RuleSet) -> Result<RuleHandle, Error> {
+        writer::replace(&self.shared, rules)
+    }
+
+    /// Waits until everything that changed so far is compiled, and says how the last rebuild
+    /// ended.
+    ///
+    /// # Errors
+    /// Why the rebuild failed; the rules are in force all the same, in the delta table.
+    pub fn settle(&self) -> Result<(), Error> {
+        writer::settle(&self.shared)
+    }
+}
