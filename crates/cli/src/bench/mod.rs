@@ -1,6 +1,7 @@
 //! `portcullis bench`: timings that print one JSON object each.
 
 mod classify;
+mod flows;
 mod lpm;
 mod time;
 mod update;
@@ -25,6 +26,8 @@ enum What {
     Classify(classify::Args),
     /// Time inserts and deletes of rules while another thread looks up
     Update(update::Args),
+    /// Time the connection table
+    Flows(flows::Args),
     /// Time longest-prefix-match lookups of addresses
     Lpm(lpm::Args),
 }
@@ -34,6 +37,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     match args.what {
         What::Classify(args) => classify::run(args),
         What::Update(args) => update::run(args),
+        What::Flows(args) => flows::run(args),
         What::Lpm(args) => lpm::run(args),
     }
 }

@@ -84,11 +84,20 @@ impl Key {
     pub fn of(tuple: &Tuple) -> (Self, Direction) {
         let forward =
             (tuple.source, tuple.source_port) <= (tuple.destination, tuple.destination_port);
-        if forward {
-            (Self::from_a(tuple), Direction::AToB)
-        } else {
-            (Self::from_a(&tuple.reversed()), Direction::BToA)
-        }
+        // Exchanged by mask, not by branch: which end is the lower one is anybody's guess.
+        let exchange = u128::from(forward).wrapping_sub(1);
+        let addresses = (tuple.source ^ tuple.destination) & exchange;
+        let ports = (tuple.source_port ^ tuple.destination_port) & exchange as u16;
+        let key = Self {
+            a: tuple.source ^ addresses,
+            b: tuple.destination ^ addresses,
+            a_port: tuple.source_port ^ ports,
+            b_port: tuple.destination_port ^ ports,
+            zone: tuple.zone,
+            protocol: tuple.protocol,
+            version: tuple.version,
+        };
+        (key, if forward { Direction::AToB } else { Direction::BToA })
     }
 
     /// The tuple of packets that go in `direction`.

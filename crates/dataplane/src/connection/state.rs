@@ -44,7 +44,7 @@ impl Protocol {
     /// Takes a packet into account; `from` is 0 if the opener sent it, else 1. Nothing changes
     /// unless the answer is [`Step::Pass`]. An ICMP error changes nothing, and does not count as a
     /// packet of the connection.
-    #[inline]
+    #[inline(always)]
     pub fn step(&mut self, from: usize, segment: &Segment) -> Step {
         match (self, segment) {
             (Self::Tcp(state), Segment::Tcp(tcp, payload)) => state.step(from, tcp, *payload),

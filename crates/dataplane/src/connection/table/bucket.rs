@@ -19,8 +19,6 @@ pub(super) const WIDTH: usize = 12;
 const LOCK: u64 = 1 << 63;
 const ELSEWHERE: u32 = 32;
 const DISTANCE: u32 = 44;
-const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGHS: u64 = 0x8080_8080_8080_8080;
 
 /// One bucket.
 #[derive(Debug)]
@@ -43,38 +41,45 @@ unsafe impl Zeroed for Bucket {
     }
 }
 
-/// Places of a bucket whose tag matches, lowest first.
+/// Places of a bucket whose tag matches, lowest first: one bit each.
 #[derive(Clone, Copy)]
-pub(super) struct Matches {
-    low: u64,
-    high: u64,
-}
+pub(super) struct Matches(u32);
 
 impl Iterator for Matches {
     type Item = usize;
 
     #[inline(always)]
     fn next(&mut self) -> Option<usize> {
-        if self.low != 0 {
-            let place = self.low.trailing_zeros() as usize / 8;
-            self.low &= self.low - 1;
-            Some(place)
-        } else if self.high != 0 {
-            let place = 8 + self.high.trailing_zeros() as usize / 8;
-            self.high &= self.high - 1;
-            Some(place)
-        } else {
-            None
+        if self.0 == 0 {
+            return None;
         }
+        let place = self.0.trailing_zeros() as usize;
+        self.0 &= self.0 - 1;
+        Some(place)
     }
 }
 
-/// Bytes of `word` that equal `tag`: their highest bits. May also mark a byte that differs in its
-/// lowest bit right after one that matches: a wasted look, never a wrong answer.
-#[inline(always)]
-const fn equal_bytes(word: u64, tag: u8) -> u64 {
-    let difference = word ^ (ONES * tag as u64);
-    difference.wrapping_sub(ONES) & !difference & HIGHS
+impl Matches {
+    /// Of twelve tags in two words. Exact: an empty place may still name a slot, and must not be
+    /// taken for a place that names it.
+    #[inline(always)]
+    fn of(first: u64, second: u64, tag: u8) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        let equal = super::memory::equal_bytes(first, second, tag);
+        #[cfg(not(target_arch = "x86_64"))]
+        let equal = equal_bytes(first, tag) | equal_bytes(second, tag) << 8;
+        Self(equal & ((1 << WIDTH) - 1))
+    }
+}
+
+/// Bytes of `word` that equal `tag`: one bit each.
+#[cfg(any(test, not(target_arch = "x86_64")))]
+fn equal_bytes(word: u64, tag: u8) -> u32 {
+    const LOWS: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    let difference = word ^ (0x0101_0101_0101_0101 * u64::from(tag));
+    let equal = !(((difference & LOWS) + LOWS) | difference | LOWS);
+    // Gathers the highest bit of each byte into the highest byte.
+    ((equal >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
 }
 
 impl Bucket {
@@ -84,9 +89,7 @@ impl Bucket {
     pub(super) fn find(&self, tag: u8) -> (Matches, usize) {
         let first = self.tags[0].load(Ordering::Acquire);
         let second = self.tags[1].load(Ordering::Acquire);
-        let low = equal_bytes(first, tag);
-        let high = equal_bytes(second & 0xffff_ffff, tag) & 0xffff_ffff;
-        (Matches { low, high }, usize::from((second >> DISTANCE) as u8))
+        (Matches::of(first, second, tag), usize::from((second >> DISTANCE) as u8))
     }
 
     /// The slot number at `place`; means something only together with its tag.
@@ -115,7 +118,7 @@ impl LockedBucket<'_> {
     /// A place without connection.
     #[inline]
     pub(super) fn vacant(&self) -> Option<usize> {
-        self.0.find(0).0.find(|place| self.tag(*place) == 0)
+        self.0.find(0).0.next()
     }
 
     /// Names a slot at `place`.
@@ -174,11 +177,6 @@ impl LockedBucket<'_> {
     }
 
     #[inline]
-    fn tag(&self, place: usize) -> u8 {
-        (self.0.tags[place / 8].load(Ordering::Relaxed) >> (8 * (place % 8))) as u8
-    }
-
-    #[inline]
     fn set_tag(&self, place: usize, tag: u8) {
         let word = &self.0.tags[place / 8];
         let shift = 8 * (place % 8);
@@ -192,5 +190,44 @@ impl Drop for LockedBucket<'_> {
     fn drop(&mut self) {
         let word = self.0.tags[1].load(Ordering::Relaxed);
         self.0.tags[1].store(word & !LOCK, Ordering::Release);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn both_ways_to_compare_tags_agree(first: u64, second: u64, place in 0..8u32, near: bool) {
+            // Of any byte of the words, or one that differs in one bit.
+            let tag = (first >> (8 * place)) as u8 ^ u8::from(near);
+            let slow = equal_bytes(first, tag) | equal_bytes(second, tag) << 8;
+            prop_assert_eq!(Matches::of(first, second, tag).0, slow & 0xfff);
+            for n in 0..8 {
+                prop_assert_eq!(slow >> n & 1 != 0, (first >> (8 * n)) as u8 == tag);
+            }
+        }
+
+        #[test]
+        fn exactly_the_places_with_the_tag_are_found(tags: [u8; WIDTH], tag: u8, near in 0..3u8) {
+            let bucket = Bucket::zero();
+            let tags = tags.map(|t| if t % 3 == near { tag ^ (t & 1) } else { t });
+            let locked = bucket.lock();
+            for (place, tag) in tags.iter().enumerate() {
+                locked.set(place, *tag, place as u32 * 7);
+            }
+            for _ in 0..tag {
+                locked.note_elsewhere(3);
+            }
+            let expected: Vec<_> = (0..WIDTH).filter(|place| tags[*place] == tag).collect();
+            let (found, distance) = bucket.find(tag);
+            prop_assert_eq!(found.collect::<Vec<_>>(), expected);
+            prop_assert_eq!(distance, if tag > 0 { 3 } else { 0 });
+            prop_assert_eq!(locked.vacant(), tags.iter().position(|tag| *tag == 0));
+            drop(locked);
+            prop_assert!((0..WIDTH).all(|place| bucket.slot(place) == place as u32 * 7));
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use crossbeam_utils::CachePadded;
 
+use super::memory::prefetch;
 use super::slot::{Slot, link};
 use super::sync::{AtomicU32, AtomicU64, Ordering};
 
@@ -70,7 +71,13 @@ impl Free {
                 Ordering::Acquire,
                 Ordering::Acquire,
             ) {
-                Ok(_) => return Some(slot),
+                Ok(_) => {
+                    // Whoever opens the next connection finds its memory in the cache.
+                    if let Some(next) = slots.get((next as usize).wrapping_sub(1)) {
+                        prefetch(next);
+                    }
+                    return Some(slot);
+                }
                 Err(actual) => old = actual,
             }
         }

@@ -23,7 +23,7 @@ mod sync;
 use super::limit::Quotas;
 use super::state::{Connection, Grant};
 use super::tcp::Step;
-use super::{Config, Direction, Ended, OnFull, OnPolicyChange, Probe, Settled, Tracked};
+use super::{Config, Direction, Ended, Key, OnFull, OnPolicyChange, Probe, Settled, Tracked};
 use crate::clock::Time;
 use crate::packet::Version;
 use crate::reason::Reason;
@@ -67,8 +67,8 @@ enum Found {
 }
 
 impl Table {
-    /// An empty table. Memory for the index is taken at once (7 bytes a connection and IP version);
-    /// the rest when it is first used.
+    /// An empty table. Address space is taken at once, memory when it is first used: 7 bytes of index
+    /// for each connection of the capacity, 88 bytes for each IPv4 and 128 for each IPv6 connection.
     ///
     /// # Errors
     /// The kernel has not enough memory to promise.
@@ -95,7 +95,8 @@ impl Table {
         self.len() == 0
     }
 
-    /// Bytes in use: the index, and connections that are or were in the table.
+    /// Bytes in use: the index, and connections that are or were in the table. Memory that was never
+    /// touched is not counted.
     pub fn memory_usage(&self) -> usize {
         self.v4.memory_usage() + self.v6.memory_usage()
     }
@@ -111,31 +112,57 @@ impl Table {
         // same one waits for its turn. Two that share a bit cost a detour, nothing else.
         let mut waiting = [0u64; 4];
         for (probes, out) in probes.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
-            let mut lookups = [Lookup::default(); BATCH];
-            for (probe, lookup) in probes.iter().zip(&mut lookups) {
-                *lookup = self.look(probe);
-                match probe.key.version {
-                    Version::V4 => self.v4.prefetch_bucket(lookup.hash),
-                    Version::V6 => self.v6.prefetch_bucket(lookup.hash),
-                }
-            }
-            for (probe, lookup) in probes.iter().zip(&lookups) {
-                match probe.key.version {
-                    Version::V4 => self.v4.prefetch_slot(lookup.hash, self.config.attribute),
-                    Version::V6 => self.v6.prefetch_slot(lookup.hash, self.config.attribute),
-                }
-            }
-            for ((probe, lookup), out) in probes.iter().zip(&lookups).zip(out) {
-                let bit = 1 << (lookup.hash & 63);
-                let word = &mut waiting[(lookup.hash >> 6 & 3) as usize];
+            let mut hashes = [0u64; BATCH];
+            self.prefetch(probes.iter().map(|probe| &probe.key), &mut hashes);
+            for ((probe, hash), out) in probes.iter().zip(&hashes).zip(out) {
+                let bit = 1 << (hash & 63);
+                let word = &mut waiting[(hash >> 6 & 3) as usize];
                 let waits = *word & bit != 0;
                 *out = match probe.key.version {
-                    Version::V4 => self.track_one(&self.v4, now, generation, probe, lookup, waits),
-                    Version::V6 => self.track_one(&self.v6, now, generation, probe, lookup, waits),
+                    Version::V4 => self.track_one(&self.v4, now, generation, probe, *hash, waits),
+                    Version::V6 => self.track_one(&self.v6, now, generation, probe, *hash, waits),
                 };
                 if matches!(out, Tracked::Judge { .. }) {
                     *word |= bit;
                 }
+            }
+        }
+    }
+
+    /// Whether connections with these keys are in the table, expired ones included; `found[n]` for
+    /// `keys[n]`. Takes no lock and changes nothing.
+    pub fn contains(&self, keys: &[Key], found: &mut [bool]) {
+        for (keys, found) in keys.chunks(BATCH).zip(found.chunks_mut(BATCH)) {
+            let mut hashes = [0u64; BATCH];
+            self.prefetch(keys.iter(), &mut hashes);
+            for ((key, hash), found) in keys.iter().zip(&hashes).zip(found) {
+                *found = match key.version {
+                    Version::V4 => self.v4.contains(&SlotV4::pack_key(key), *hash),
+                    Version::V6 => self.v6.contains(&SlotV6::pack_key(key), *hash),
+                };
+            }
+        }
+    }
+
+    /// Fetches what looking up a batch of keys will touch, and leaves their hashes.
+    #[inline(always)]
+    fn prefetch<'a>(&self, keys: impl Iterator<Item = &'a Key> + Clone, hashes: &mut [u64; BATCH]) {
+        for (key, hash) in keys.clone().zip(&mut *hashes) {
+            match key.version {
+                Version::V4 => {
+                    *hash = self.hash::<SlotV4>(&SlotV4::pack_key(key));
+                    self.v4.prefetch_bucket(*hash);
+                }
+                Version::V6 => {
+                    *hash = self.hash::<SlotV6>(&SlotV6::pack_key(key));
+                    self.v6.prefetch_bucket(*hash);
+                }
+            }
+        }
+        for (key, hash) in keys.zip(hashes) {
+            match key.version {
+                Version::V4 => self.v4.prefetch_slot(*hash, self.config.attribute),
+                Version::V6 => self.v6.prefetch_slot(*hash, self.config.attribute),
             }
         }
     }
@@ -147,10 +174,10 @@ impl Table {
         now: u32,
         generation: u32,
         probe: &Probe,
-        lookup: &Lookup,
+        hash: u64,
         waits: bool,
     ) -> Tracked {
-        let Some((_, mut locked)) = part.find(&lookup.key, lookup.hash) else {
+        let Some((_, mut locked)) = part.find(&S::pack_key(&probe.key), hash) else {
             return Tracked::Judge { opened: probe.direction };
         };
         if waits {
@@ -177,7 +204,7 @@ impl Table {
         ended: &mut Option<Ended>,
     ) -> Settled {
         let now = now.as_millis() as u32;
-        let case = Case { now, generation, probe, opened, decision, lookup: self.look(probe) };
+        let case = Case { now, generation, probe, opened, decision, lookup: self.look(&probe.key) };
         match probe.key.version {
             Version::V4 => self.settle_in(&self.v4, &case, ended),
             Version::V6 => self.settle_in(&self.v6, &case, ended),
@@ -376,22 +403,20 @@ impl Table {
         Some(connection)
     }
 
-    #[inline(always)]
-    fn look(&self, probe: &Probe) -> Lookup {
-        match probe.key.version {
-            Version::V4 => self.lookup::<SlotV4>(SlotV4::pack_key(&probe.key)),
-            Version::V6 => self.lookup::<SlotV6>(SlotV6::pack_key(&probe.key)),
+    fn look(&self, key: &Key) -> Lookup {
+        match key.version {
+            Version::V4 => self.lookup::<SlotV4>(SlotV4::pack_key(key)),
+            Version::V6 => self.lookup::<SlotV6>(SlotV6::pack_key(key)),
         }
     }
 
-    #[inline(always)]
     fn lookup<S: Slot>(&self, key: KeyWords) -> Lookup {
-        let hash = if S::KEY == 2 {
-            self.hasher.hash_one((key[0], key[1]))
-        } else {
-            self.hasher.hash_one((key[0], key[1], key[2], key[3], key[4]))
-        };
-        Lookup { key, hash }
+        Lookup { key, hash: self.hash::<S>(&key) }
+    }
+
+    #[inline(always)]
+    fn hash<S: Slot>(&self, key: &KeyWords) -> u64 {
+        if S::KEY == 2 { self.hasher.hash_one((key[0], key[1])) } else { self.hasher.hash_one(key) }
     }
 }
 

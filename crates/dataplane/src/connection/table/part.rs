@@ -3,7 +3,7 @@
 use super::bucket::Bucket;
 use super::free::Free;
 use super::memory::{Array, prefetch};
-use super::slot::{Cold, KeyWords, Locked, Slot, holds};
+use super::slot::{Cold, KeyWords, Locked, Slot, glance, holds};
 use crate::connection::state::Connection;
 
 /// Connections to a bucket when the table is full: three quarters of its places.
@@ -47,9 +47,13 @@ impl<S: Slot> Part<S> {
         })
     }
 
-    /// Bytes in use: the index, and all slots that were ever used.
+    /// Bytes in use: the index, and all slots that were ever used. Memory that was never touched
+    /// does not exist yet.
     pub(super) fn memory_usage(&self) -> usize {
         let used = self.free.used();
+        if used == 0 {
+            return 0;
+        }
         let cold = if S::COLD_ELSEWHERE { size_of::<Cold>() } else { 0 };
         size_of_val(&*self.buckets) + used * (size_of::<S>() + cold)
     }
@@ -83,7 +87,7 @@ impl<S: Slot> Part<S> {
     }
 
     /// The connection with this key, locked, and its slot.
-    #[inline]
+    #[inline(always)]
     pub(super) fn find(&self, key: &KeyWords, hash: u64) -> Option<(u32, Locked<'_, S>)> {
         let home = self.home(hash);
         let (matches, distance) = self.buckets[home].find(tag(hash));
@@ -106,6 +110,26 @@ impl<S: Slot> Part<S> {
         (1..=distance.min(REACH)).find_map(|away| {
             let bucket = &self.buckets[home + away];
             bucket.find(tag).0.find_map(|place| self.check(bucket, place, key))
+        })
+    }
+
+    /// Whether a connection with this key is there. Takes no lock.
+    #[inline(always)]
+    pub(super) fn contains(&self, key: &KeyWords, hash: u64) -> bool {
+        let (home, tag) = (self.home(hash), tag(hash));
+        let named = |bucket: &Bucket, place| {
+            let slot = self.slots.get(bucket.slot(place) as usize);
+            slot.is_some_and(|slot| holds(slot, key) && glance(slot).live)
+        };
+        let (matches, distance) = self.buckets[home].find(tag);
+        for place in matches {
+            if named(&self.buckets[home], place) {
+                return true;
+            }
+        }
+        (1..=distance.min(REACH)).any(|away| {
+            let bucket = &self.buckets[home + away];
+            bucket.find(tag).0.any(|place| named(bucket, place))
         })
     }
 

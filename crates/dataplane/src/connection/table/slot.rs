@@ -196,8 +196,18 @@ pub(super) struct Locked<'a, S: Slot> {
 
 impl<'a, S: Slot> Locked<'a, S> {
     /// Waits for the lock of a slot and takes it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(slot: &'a S, cold: &'a Cold) -> Self {
+        let word = &slot.words()[S::KEY];
+        let state = word.load(Ordering::Relaxed) & !LOCK;
+        match word.compare_exchange(state, state | LOCK, Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => Self { slot, cold, state },
+            Err(_) => Self::wait(slot, cold),
+        }
+    }
+
+    #[cold]
+    fn wait(slot: &'a S, cold: &'a Cold) -> Self {
         let word = &slot.words()[S::KEY];
         let mut backoff = Backoff::default();
         loop {
@@ -262,7 +272,7 @@ impl<'a, S: Slot> Locked<'a, S> {
     }
 
     /// The protocol's state.
-    #[inline]
+    #[inline(always)]
     pub(super) fn protocol(&self) -> Protocol {
         if self.state & TCP == 0 {
             return Protocol::Datagram { answered: self.state & ANSWERED != 0 };
@@ -287,7 +297,7 @@ impl<'a, S: Slot> Locked<'a, S> {
     }
 
     /// Takes a packet into account.
-    #[inline]
+    #[inline(always)]
     pub(super) fn step(&mut self, probe: &Probe, now: u32) -> (Step, Protocol) {
         let from = usize::from(probe.direction != self.opened());
         let mut protocol = self.protocol();
@@ -362,7 +372,7 @@ impl<'a, S: Slot> Locked<'a, S> {
         self.cold.0[1].store(pair(grant.destination.get(), created), Ordering::Relaxed);
     }
 
-    #[inline]
+    #[inline(always)]
     fn set_protocol(&mut self, protocol: &Protocol) {
         const KEPT: u64 = 0xffff_ffff_0000_0000 | LOCK | LIVE | OPENED_BACK;
         match protocol {
@@ -389,7 +399,7 @@ impl<'a, S: Slot> Locked<'a, S> {
     }
 
     /// Counts a packet; the cold part is touched only when a low half overflows.
-    #[inline]
+    #[inline(always)]
     fn count(&self, from: usize, bytes: u32) {
         for (at, add, carry_shift) in [(4, 1, 0), (5, bytes, 32)] {
             let word = self.load(at);
