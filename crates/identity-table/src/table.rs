@@ -445,7 +445,7 @@ mod tests {
     }
 
     fn ids() -> impl Strategy<Value = u32> {
-        prop_oneof![8 => 0..50_u32, 1 => Just(u32::MAX), 1 => (1_u32 << 29) - 3..(1 << 29) + 3]
+        prop_oneof![8 => 0..50_u32, 1 => Just(u32::MAX), 1 => (1_u32 << 31) - 4..(1 << 31) + 3]
     }
 
     /// Addresses at and beside the ends of the prefix.

@@ -3,7 +3,7 @@
 use super::bucket::{self, CAPACITY, Item};
 use super::entry::{Entry, MISS};
 use super::own::OwnList;
-use super::trie::{HEAD4, Meta, ROOT, Trie, WIDEN, byte};
+use super::trie::{DEFAULT, HEAD4, Meta, ROOT, Trie, WIDEN, byte};
 
 impl Trie {
     /// Fills an empty structure with prefixes that are sorted by key, then length, without doubles.
@@ -59,16 +59,15 @@ impl Trie {
         let meta =
             Meta { own, total: items.len() as u32, crowded: crowded as u16, subs: Vec::new() };
         let at = self.new_page(depth, items[0].key, default, meta);
-        let entries = at + self.head();
         for (slot, code) in paint.iter().enumerate() {
-            self.words.store(entries + slot, *code);
+            self.words.store(at + slot, *code);
         }
         self.paint = paint;
         for group in items.chunk_by(|a, b| byte(a.key, depth) == byte(b.key, depth)) {
             // What ends in this level sorts before what lies below its first address.
             let below = &group[group.partition_point(|item| item.len <= depth + 8)..];
             if !below.is_empty() {
-                let slot = entries + byte(group[0].key, depth);
+                let slot = at + byte(group[0].key, depth);
                 let entry = self.build(depth + 8, self.words.load(slot), below);
                 self.words.store(slot, entry);
             }
@@ -90,9 +89,9 @@ impl Trie {
         }
         meta.own.shrink();
         meta.subs.iter_mut().for_each(OwnList::shrink);
-        let at = self.take(HEAD4 + ROOT);
-        for word in 0..ROOT {
-            self.words.store(at + HEAD4 + word, MISS);
+        let at = self.take(HEAD4 + ROOT) + HEAD4;
+        for slot in 0..ROOT {
+            self.words.store(at + slot, MISS);
         }
         self.head_page(at, default, meta);
         for sub in 0..256 {
@@ -115,10 +114,10 @@ impl Trie {
                     while let Some((_, len, code)) = own.next_if(|(start, ..)| *start == slot) {
                         out.push(Item { key: inside, len: depth + len, code });
                     }
-                    let child = Entry::of(self.words.load(at + self.head() + slot));
+                    let child = Entry::of(self.words.load(at + slot));
                     self.gather(child, depth + 8, inside, out);
                 }
-                self.words.load(at)
+                self.words.load(at - DEFAULT)
             }
             Entry::Wide(at) => {
                 let meta = self.meta(at);
@@ -134,7 +133,7 @@ impl Trie {
                         code,
                     }));
                 }
-                self.words.load(at)
+                self.words.load(at - DEFAULT)
             }
         }
     }
@@ -164,14 +163,14 @@ impl Trie {
             Entry::Page(at) => {
                 let depth = if self.v6 { self.page_key(at).0 } else { depth };
                 for slot in 0..256 {
-                    let child = Entry::of(self.words.load(at + self.head() + slot));
+                    let child = Entry::of(self.words.load(at + slot));
                     self.retire_below(child, depth + 8);
                 }
                 self.retire_page(at);
             }
             Entry::Wide(at) => {
                 self.free_meta(at);
-                self.retire(at, HEAD4 + ROOT);
+                self.retire(at - HEAD4, HEAD4 + ROOT);
             }
         }
     }
@@ -200,7 +199,7 @@ impl Trie {
                     if len <= depth + 8 {
                         return self.meta(at).own.get(byte(key, depth), len - depth);
                     }
-                    slot = at + self.head() + byte(key, depth);
+                    slot = at + byte(key, depth);
                     depth += 8;
                 }
                 Entry::Wide(at) if len <= 24 => {

@@ -85,11 +85,11 @@ fn slots(table: &Words, hash: usize) -> impl Iterator<Item = usize> {
 }
 
 fn page_key(words: &Words, at: u32) -> u128 {
-    let word = |i: usize| u128::from(words.load(at as usize + KEY + i)) << (96 - 32 * i);
+    let word = |i: usize| u128::from(words.load(at as usize - KEY + i)) << (96 - 32 * i);
     (0..4).map(word).sum()
 }
 
-/// The word that the page of this address's first 120 bits starts at, if the table knows it.
+/// Where the entries of the page of this address's first 120 bits begin, if the table knows it.
 ///
 /// # Safety
 /// `table` and `words` must be of one snapshot that the reader has pinned.
@@ -124,7 +124,7 @@ pub(crate) unsafe fn find(
 unsafe fn key_differs(words: &Words, at: usize, address: u128) -> u128 {
     // SAFETY: the key's words are in the page's header.
     let word =
-        |i: usize| u128::from(unsafe { words.load_unchecked(at + KEY + i) }) << (96 - 32 * i);
+        |i: usize| u128::from(unsafe { words.load_unchecked(at - KEY + i) }) << (96 - 32 * i);
     ((word(0) | word(1) | word(2) | word(3)) ^ address) >> 8
 }
 

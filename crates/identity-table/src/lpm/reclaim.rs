@@ -5,6 +5,8 @@
 //! is free once the epoch has moved on and every pinned reader began later. A reader never waits and
 //! never makes the writer wait; one that stays pinned only keeps memory from being used again.
 
+use core::sync::atomic::compiler_fence;
+
 use crate::sync::{Arc, AtomicPtr, AtomicU64, Mutex, MutexGuard, Ordering, fence};
 
 /// The epoch in which something was unlinked.
@@ -45,9 +47,16 @@ impl Domain {
     /// Pins the reader of `slot`: what it loads from now on stays until [`Slot::unpin`].
     #[inline]
     pub(crate) fn pin(&self, slot: &Slot) {
-        slot.began.store(self.epoch.load(Ordering::Acquire), Ordering::Relaxed);
+        let epoch = self.epoch.load(Ordering::Acquire);
         // Either the writer's scan sees this reader, or this reader sees what the writer unlinked.
-        fence(Ordering::SeqCst);
+        if cfg!(all(target_arch = "x86_64", not(loom))) {
+            // A locked exchange is a full fence too, at half of its price.
+            slot.began.swap(epoch, Ordering::SeqCst);
+            compiler_fence(Ordering::SeqCst);
+        } else {
+            slot.began.store(epoch, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+        }
     }
 
     /// The stamp for what was unlinked before this call.

@@ -3,7 +3,7 @@
 use super::bucket::{self, CAPACITY, Item};
 use super::entry::{Entry, MISS};
 use super::own::span;
-use super::trie::{NARROW, Path, Trie, byte};
+use super::trie::{DEFAULT, NARROW, Path, Trie, byte};
 
 /// A page with this many prefixes below folds into a bucket. Half of what a bucket holds, so that
 /// one prefix that comes and goes does not fold and unfold.
@@ -46,7 +46,7 @@ impl Trie {
                         self.repaint_page(at, depth, start, len - depth, key);
                         break code;
                     }
-                    slot = at + self.head() + start;
+                    slot = at + start;
                     depth += 8;
                 }
             }
@@ -114,7 +114,7 @@ impl Trie {
                 return;
             }
             let page_depth = if self.v6 { self.page_key(at).0 } else { depth };
-            slot = at + self.head() + byte(key, page_depth);
+            slot = at + byte(key, page_depth);
             depth = page_depth + 8;
         }
     }
@@ -125,12 +125,12 @@ impl Trie {
             return false;
         }
         let mut children = (0..256)
-            .map(|i| Entry::of(self.words.load(at + self.head() + i)))
+            .map(|i| Entry::of(self.words.load(at + i)))
             .filter(|e| *e != Entry::Leaf(MISS));
         let (Some(Entry::Page(child)), None) = (children.next(), children.next()) else {
             return false;
         };
-        self.set_default(child, self.words.load(at));
+        self.set_default(child, self.words.load(at - DEFAULT));
         self.words.store(slot, Entry::Page(child).word());
         self.retire_page(at);
         true

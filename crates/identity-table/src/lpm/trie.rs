@@ -3,7 +3,7 @@
 //! ```text
 //! words 0 … 65535      an entry for each value of the first 16 bits
 //! word  RIPPLE         counts changes of defaults, twice a change (see below)
-//! page                 default, meta, [IPv6: depth, -, key 4 words], 256 entries
+//! page                 [IPv6: key 4 words, -, depth,] default, meta, 256 entries
 //! wide page (IPv4)     default, meta, 65536 codes
 //! ```
 //!
@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use super::alloc::Alloc;
 use super::bucket::{self, CAPACITY, Item};
-use super::entry::{BUCKET, Entry, FAR, MAX_WORDS, MISS, far_code, far_offset, near_code};
+use super::entry::{Entry, MAX_WORDS, MISS, far_code, is_bucket, near_code, near_id, offset};
 use super::jump::Jump;
 use super::own::{OwnList, span};
 use super::words::Words;
@@ -37,9 +37,12 @@ const FIRST: usize = ROOT + 2;
 pub(crate) const HEAD4: usize = 2;
 /// Words before the entries of an IPv6 page.
 pub(crate) const HEAD6: usize = 8;
-/// Where an IPv6 page keeps its depth and its key.
-pub(crate) const DEPTH: usize = 2;
-pub(crate) const KEY: usize = 4;
+/// How far before its entries a page keeps its default, the number of its meta, and, of IPv6, its
+/// depth and key.
+pub(crate) const META: usize = 1;
+pub(crate) const DEFAULT: usize = 2;
+pub(crate) const DEPTH: usize = 3;
+pub(crate) const KEY: usize = 8;
 /// An IPv4 /16 with this many crowded /24s becomes a wide page: 256 KiB for one step less.
 pub(crate) const WIDEN: usize = if cfg!(test) { 3 } else { 96 };
 /// A wide page with fewer crowded /24s becomes pages again.
@@ -103,7 +106,7 @@ impl Trie {
             // Each bucket in a root slot that the prefix covers is written anew.
             let start = (key >> 112) as usize;
             let slots = start..start + span::<16>(len);
-            let buckets = slots.filter(|slot| self.words.load(*slot) & !(BUCKET - 1) == BUCKET);
+            let buckets = slots.filter(|slot| is_bucket(self.words.load(*slot)));
             need += buckets.count() * bucket::MAX_WORDS;
         }
         need <= MAX_WORDS
@@ -188,7 +191,7 @@ impl Trie {
                         self.repaint_page(at, page_depth, start, item.len - page_depth, item.key);
                         break old;
                     }
-                    slot = at + self.head() + byte(item.key, page_depth);
+                    slot = at + byte(item.key, page_depth);
                     depth = page_depth + 8;
                 }
             }
@@ -262,8 +265,8 @@ impl Trie {
 
     /// Depth and key of an IPv6 page.
     pub(crate) fn page_key(&self, at: usize) -> (u8, u128) {
-        let word = |i: usize| u128::from(self.words.load(at + KEY + i)) << (96 - 32 * i);
-        (self.words.load(at + DEPTH) as u8, (0..4).map(word).sum())
+        let word = |i: usize| u128::from(self.words.load(at - KEY + i)) << (96 - 32 * i);
+        (self.words.load(at - DEPTH) as u8, (0..4).map(word).sum())
     }
 
     /// Puts a page between `slot` and the page at `at`, where `item` leaves the skipped path.
@@ -272,10 +275,10 @@ impl Trie {
         let shared = ((key ^ item.key).leading_zeros() as u8).min(item.len - 1).min(page_depth - 8);
         let new_depth = shared & !7;
         debug_assert!(depth <= new_depth && new_depth < page_depth);
-        let default = self.words.load(at);
+        let default = self.words.load(at - DEFAULT);
         let total = self.meta(at).total;
         let new = self.new_page(new_depth, key, default, Meta { total, ..Meta::default() });
-        self.words.store(new + HEAD6 + byte(key, new_depth), Entry::Page(at).word());
+        self.words.store(new + byte(key, new_depth), Entry::Page(at).word());
         self.words.store(slot, Entry::Page(new).word());
         // The default stands in the new page now; the old one must not hide a later change of it.
         self.set_default(at, MISS);
@@ -299,7 +302,7 @@ impl Trie {
         for (i, code) in paint.iter().enumerate() {
             let slot = start + i;
             let inside = path | (slot as u128) << (120 - depth);
-            self.set_winner(at + self.head() + slot, depth + 8, inside, *code);
+            self.set_winner(at + slot, depth + 8, inside, *code);
         }
         self.paint = paint;
     }
@@ -312,7 +315,7 @@ impl Trie {
         let default = paint[0];
         meta.subs[sub].paint(start, len, &mut paint);
         for (i, code) in paint.iter().enumerate() {
-            let slot = at + HEAD4 + (sub << 8 | (start + i));
+            let slot = at + (sub << 8 | (start + i));
             let code = if *code == MISS { default } else { *code };
             if self.words.load(slot) != code {
                 self.words.store(slot, code);
@@ -342,9 +345,9 @@ impl Trie {
     }
 
     pub(crate) fn set_default(&mut self, at: usize, code: u32) {
-        if self.words.load(at) != code {
+        if self.words.load(at - DEFAULT) != code {
             self.bump_ripple();
-            self.words.store(at, code);
+            self.words.store(at - DEFAULT, code);
             self.bump_ripple();
         }
     }
@@ -374,11 +377,11 @@ impl Trie {
     }
 
     pub(crate) fn meta(&self, page: usize) -> &Meta {
-        &self.metas[self.words.load(page + 1) as usize]
+        &self.metas[self.words.load(page - META) as usize]
     }
 
     pub(crate) fn meta_mut(&mut self, page: usize) -> &mut Meta {
-        &mut self.metas[self.words.load(page + 1) as usize]
+        &mut self.metas[self.words.load(page - META) as usize]
     }
 
     pub(crate) fn new_bucket(&mut self, depth: u8, default: u32, items: &[Item]) -> u32 {
@@ -392,15 +395,15 @@ impl Trie {
 
     /// A page without entries, not yet linked.
     pub(crate) fn new_page(&mut self, depth: u8, key: u128, default: u32, meta: Meta) -> usize {
-        let at = self.take(self.head() + 256);
+        let at = self.take(self.head() + 256) + self.head();
         for slot in 0..256 {
-            self.words.store(at + self.head() + slot, MISS);
+            self.words.store(at + slot, MISS);
         }
         self.head_page(at, default, meta);
         if self.v6 {
-            self.words.store(at + DEPTH, depth.into());
+            self.words.store(at - DEPTH, depth.into());
             for word in 0..4 {
-                self.words.store(at + KEY + word, ((key & mask(depth)) >> (96 - 32 * word)) as u32);
+                self.words.store(at - KEY + word, ((key & mask(depth)) >> (96 - 32 * word)) as u32);
             }
             if depth == 120 {
                 self.jump.insert(&self.words, at as u32);
@@ -415,8 +418,8 @@ impl Trie {
             Some(free) => *free = meta,
             None => self.metas.push(meta),
         }
-        self.words.store(at, default);
-        self.words.store(at + 1, number);
+        self.words.store(at - DEFAULT, default);
+        self.words.store(at - META, number);
     }
 
     pub(crate) fn retire(&mut self, at: usize, len: usize) {
@@ -425,15 +428,15 @@ impl Trie {
 
     /// Retires the page at `at` with its meta, not what is below.
     pub(crate) fn retire_page(&mut self, at: usize) {
-        if self.v6 && self.words.load(at + DEPTH) == 120 {
+        if self.v6 && self.words.load(at - DEPTH) == 120 {
             self.jump.remove(&self.words, at as u32);
         }
         self.free_meta(at);
-        self.retire(at, self.head() + 256);
+        self.retire(at - self.head(), self.head() + 256);
     }
 
     pub(crate) fn free_meta(&mut self, at: usize) {
-        let number = self.words.load(at + 1);
+        let number = self.words.load(at - META);
         self.metas[number as usize] = Meta::default();
         self.free_metas.push(number);
     }
@@ -448,16 +451,15 @@ impl Trie {
 
     /// The identity of a code.
     pub(crate) fn id(&self, code: u32) -> u32 {
-        if code >= FAR { self.words.load(far_offset(code)) } else { code - 1 }
+        near_id(code).unwrap_or_else(|| self.words.load(offset(code)))
     }
 
     /// The identity of a code that no slot holds any more; its word is retired.
     pub(crate) fn release_code(&mut self, code: u32) -> u32 {
-        let id = self.id(code);
-        if code >= FAR {
-            self.retire(far_offset(code), 1);
+        if near_id(code).is_none() {
+            self.retire(offset(code), 1);
         }
-        id
+        self.id(code)
     }
 }
 

@@ -4,13 +4,13 @@
 //! whose writer only publishes runs that lie inside, and which stay while the reader is pinned.
 
 use super::bucket;
-use super::entry::{BUCKET, FAR, MISS, PAGE, WIDE, far_offset, offset};
-use super::trie::{HEAD4, RIPPLE, ROOT};
+use super::entry::{MISS, WIDE, is_bucket, is_far, is_page, near_id, offset};
+use super::trie::{DEFAULT, RIPPLE};
 use super::words::Words;
 use crate::IdentityId;
 
 /// Addresses walked side by side.
-const LANES: usize = 64;
+const LANES: usize = 32;
 
 /// The identity of one address.
 ///
@@ -29,68 +29,102 @@ pub(crate) unsafe fn lookup(words: &Words, address: u32) -> IdentityId {
 /// # Safety
 /// As for [`lookup`].
 pub(crate) unsafe fn lookup_batch(words: &Words, addresses: &[u32], out: &mut [IdentityId]) {
-    for (addresses, out) in addresses.chunks(LANES).zip(out.chunks_mut(LANES)) {
+    let (full, tail) = addresses.as_chunks::<LANES>();
+    let (full_out, tail_out) = out.as_chunks_mut::<LANES>();
+    for (addresses, out) in full.iter().zip(full_out) {
         // SAFETY: as the caller promises.
         unsafe { lookup_chunk(words, addresses, out) };
     }
+    for (address, out) in tail.iter().zip(tail_out) {
+        // SAFETY: as the caller promises.
+        *out = unsafe { lookup(words, *address) };
+    }
 }
 
-/// Up to [`LANES`] addresses. What ends in the root or in a wide page is done at once and without a
-/// branch; the others are noted and walked a level at a time, so that their misses overlap.
+/// What ends in the root or in a wide page is done at once and without a branch; the others are
+/// noted and walked a level at a time, so that their misses overlap.
 ///
 /// # Safety
 /// As for [`lookup`].
 #[inline]
-unsafe fn lookup_chunk(words: &Words, addresses: &[u32], out: &mut [IdentityId]) {
-    let mut rest = [0_u8; LANES];
-    let mut left = 0;
-    for (lane, (address, out)) in addresses.iter().zip(out.iter_mut()).enumerate() {
+unsafe fn lookup_chunk(words: &Words, addresses: &[u32; LANES], out: &mut [IdentityId; LANES]) {
+    for (address, out) in addresses.iter().zip(out.iter_mut()) {
         let root = (address >> 16) as usize;
         // SAFETY: the root's entries are always there.
         let entry = unsafe { words.load_unchecked(root) };
-        let wide = offset(entry) + HEAD4 + (address & 0xffff) as usize;
+        let wide = offset(entry) + (address & 0xffff) as usize;
         let at = if entry >= WIDE { wide } else { root };
         // SAFETY: a wide page has an entry for each value of the last 16 bits.
-        let id = unsafe { words.load_unchecked(at) }.wrapping_sub(1);
-        *out = IdentityId::new(id);
-        rest[left] = lane as u8;
-        // Not so for MISS, far codes, buckets and pages.
-        left += usize::from(id >= FAR - 1);
+        let code = unsafe { words.load_unchecked(at) };
+        *out = IdentityId::new(code.wrapping_sub(1));
     }
-    if left != 0 {
+    // MISS, far codes, buckets and pages have the sign bit now.
+    let rest = signs(out);
+    if rest != 0 {
         // SAFETY: as the caller promises.
-        unsafe { lookup_rest(words, addresses, out, &rest[..left]) };
+        unsafe { lookup_rest(words, addresses, out, rest) };
     }
+}
+
+/// The sign bits of all lanes.
+#[inline]
+fn signs(ids: &[IdentityId; LANES]) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has SSE2.
+    return unsafe { signs_sse2(ids) };
+    #[cfg(not(target_arch = "x86_64"))]
+    ids.iter().enumerate().fold(0, |signs, (lane, id)| signs | id.get() >> 31 << lane)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "sse2")]
+fn signs_sse2(ids: &[IdentityId; LANES]) -> u32 {
+    use core::arch::x86_64::{_mm_castsi128_ps, _mm_loadu_si128, _mm_movemask_ps};
+    let mut signs = 0;
+    for (i, four) in ids.as_chunks::<4>().0.iter().enumerate() {
+        // SAFETY: four identities are 16 bytes.
+        let four = unsafe { _mm_loadu_si128(four.as_ptr().cast()) };
+        signs |= (_mm_movemask_ps(_mm_castsi128_ps(four)) as u32) << (4 * i);
+    }
+    signs
 }
 
 /// The lanes that the first pass left.
 ///
 /// # Safety
 /// As for [`lookup`].
-unsafe fn lookup_rest(words: &Words, addresses: &[u32], out: &mut [IdentityId], rest: &[u8]) {
-    let mut entries = [0_u32; LANES];
-    for (entry, lane) in entries.iter_mut().zip(rest) {
-        let address = addresses[usize::from(*lane)];
+unsafe fn lookup_rest(
+    words: &Words,
+    addresses: &[u32; LANES],
+    out: &mut [IdentityId; LANES],
+    mut rest: u32,
+) {
+    let mut lanes = [(0_u8, 0_u32); LANES];
+    let mut left = 0;
+    while rest != 0 {
+        let lane = rest.trailing_zeros();
+        rest &= rest - 1;
+        let address = addresses[lane as usize];
         // SAFETY: the root's entries are always there.
-        *entry = unsafe { words.load_unchecked((address >> 16) as usize) };
-        let page = (PAGE..WIDE).contains(entry);
-        words.prefetch(
-            offset(*entry) + if page { HEAD4 + (address >> 8 & 0xff) as usize } else { 0 },
-        );
+        let entry = unsafe { words.load_unchecked((address >> 16) as usize) };
+        let slot = if is_page(entry) { (address >> 8 & 0xff) as usize } else { 0 };
+        words.prefetch(offset(entry) + slot);
+        lanes[left & (LANES - 1)] = (lane as u8, entry);
+        left += 1;
     }
-    for (entry, lane) in entries.iter_mut().zip(rest) {
-        if (PAGE..WIDE).contains(entry) {
-            let address = addresses[usize::from(*lane)];
-            let at = offset(*entry) + HEAD4 + (address >> 8 & 0xff) as usize;
+    let lanes = &mut lanes[..left];
+    for (lane, entry) in lanes.iter_mut() {
+        if is_page(*entry) {
+            let address = addresses[usize::from(*lane) & (LANES - 1)];
             // SAFETY: a page has an entry for each value of a byte.
-            let below = unsafe { words.load_unchecked(at) };
-            let page = below >= PAGE;
-            words
-                .prefetch(offset(below) + if page { HEAD4 + (address & 0xff) as usize } else { 0 });
+            let below =
+                unsafe { words.load_unchecked(offset(*entry) + (address >> 8 & 0xff) as usize) };
+            let slot = if is_page(below) { (address & 0xff) as usize } else { 0 };
+            words.prefetch(offset(below) + slot);
         }
     }
-    for (entry, lane) in entries.iter().zip(rest) {
-        let lane = usize::from(*lane);
+    for (lane, entry) in lanes {
+        let lane = usize::from(*lane) & (LANES - 1);
         // SAFETY: as the caller promises.
         out[lane] = unsafe { finish(words, addresses[lane], *entry) };
     }
@@ -103,34 +137,37 @@ unsafe fn lookup_rest(words: &Words, addresses: &[u32], out: &mut [IdentityId], 
 #[inline]
 unsafe fn finish(words: &Words, address: u32, entry: u32) -> IdentityId {
     // SAFETY: as the caller promises.
-    let code = unsafe { walk(words, address, entry) };
-    if code.wrapping_sub(1) < FAR - 1 {
-        return IdentityId::new(code - 1);
+    let code = unsafe { walk(words, address << 16, entry) };
+    match near_id(code) {
+        Some(id) => IdentityId::new(id),
+        // SAFETY: as the caller promises.
+        None => unsafe { finish_rare(words, address, code) },
     }
-    // SAFETY: as the caller promises.
-    unsafe { finish_rare(words, address, code) }
 }
 
 /// The code that the deepest level gives: MISS if that level says nothing.
+/// `rest` is the address without the bits that led to `entry`, left-aligned.
 ///
 /// # Safety
 /// As for [`lookup`].
 #[inline]
-unsafe fn walk(words: &Words, address: u32, mut entry: u32) -> u32 {
-    let mut rest = address << 16;
+unsafe fn walk(words: &Words, mut rest: u32, mut entry: u32) -> u32 {
     loop {
-        if entry < BUCKET {
-            return entry;
-        }
         let at = offset(entry);
-        if entry < PAGE {
+        if is_bucket(entry) {
             // SAFETY: an entry of this kind points to a bucket.
             return unsafe { bucket::search4(words, at, rest) };
         }
-        let slot = if entry < WIDE { rest >> 24 } else { rest >> 16 };
-        // SAFETY: pages have an entry for each value of a byte, wide ones of two.
-        entry = unsafe { words.load_unchecked(at + HEAD4 + slot as usize) };
-        rest <<= 8;
+        if is_page(entry) {
+            // SAFETY: a page has an entry for each value of a byte.
+            entry = unsafe { words.load_unchecked(at + (rest >> 24) as usize) };
+            rest <<= 8;
+        } else if entry >= WIDE {
+            // SAFETY: a wide page has an entry for each value of the last 16 bits.
+            return unsafe { words.load_unchecked(at + (rest >> 16) as usize) };
+        } else {
+            return entry;
+        }
     }
 }
 
@@ -149,11 +186,15 @@ unsafe fn finish_rare(words: &Words, address: u32, mut code: u32) -> IdentityId 
         }
         code = MISS;
     }
-    match code {
-        MISS => IdentityId::UNKNOWN,
-        FAR.. => IdentityId::new(words.load(far_offset(code))),
-        near => IdentityId::new(near - 1),
+    id(words, code)
+}
+
+/// The identity that a code stands for.
+pub(crate) fn id(words: &Words, code: u32) -> IdentityId {
+    if is_far(code) {
+        return IdentityId::new(words.load(offset(code)));
     }
+    near_id(code).map_or(IdentityId::UNKNOWN, IdentityId::new)
 }
 
 /// The walk from the root again, this time minding the defaults on the way.
@@ -162,20 +203,22 @@ unsafe fn finish_rare(words: &Words, address: u32, mut code: u32) -> IdentityId 
 /// As for [`lookup`].
 unsafe fn walk_defaults(words: &Words, address: u32) -> u32 {
     let mut at = (address >> 16) as usize;
-    debug_assert!(at < ROOT);
     let mut rest = address << 16;
     let mut best = MISS;
     loop {
         let entry = words.load(at);
-        if entry < PAGE {
+        let slot = if is_page(entry) {
+            rest >> 24
+        } else if entry >= WIDE {
+            rest >> 16
+        } else {
             // SAFETY: as the caller promises.
-            let code = unsafe { walk(words, rest >> 16, entry) };
+            let code = unsafe { walk(words, rest, entry) };
             return if code == MISS { best } else { code };
-        }
-        let default = words.load(offset(entry));
+        };
+        let default = words.load(offset(entry) - DEFAULT);
         best = if default == MISS { best } else { default };
-        let slot = if entry < WIDE { rest >> 24 } else { rest >> 16 };
-        at = offset(entry) + HEAD4 + slot as usize;
+        at = offset(entry) + slot as usize;
         rest <<= 8;
     }
 }

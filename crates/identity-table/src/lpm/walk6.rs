@@ -3,9 +3,9 @@
 //! `unsafe` here saves the bounds checks on every step, for the reasons given in [`super::walk4`].
 
 use super::bucket;
-use super::entry::{BUCKET, FAR, MISS, PAGE, far_offset, offset};
+use super::entry::{MISS, is_bucket, is_page, near_id, offset};
 use super::jump::{self, Seed};
-use super::trie::{DEPTH, HEAD6, KEY, RIPPLE};
+use super::trie::{DEFAULT, DEPTH, KEY, RIPPLE};
 use super::words::Words;
 use crate::IdentityId;
 
@@ -30,9 +30,9 @@ pub(crate) unsafe fn lookup(view: View<'_>, address: u128) -> IdentityId {
     // SAFETY: as the caller promises.
     if let Some(at) = unsafe { jump::find(view.jump, view.words, hash, address) } {
         // SAFETY: a page has an entry for each value of a byte.
-        let code = unsafe { view.words.load_unchecked(at + HEAD6 + (address & 0xff) as usize) };
-        if code.wrapping_sub(1) < FAR - 1 {
-            return IdentityId::new(code - 1);
+        let code = unsafe { view.words.load_unchecked(at + (address & 0xff) as usize) };
+        if let Some(id) = near_id(code) {
+            return IdentityId::new(id);
         }
     }
     // SAFETY: as the caller promises.
@@ -65,7 +65,7 @@ unsafe fn lookup_chunk(view: View<'_>, addresses: &[u128], out: &mut [IdentityId
     for ((page, hash), address) in pages.iter_mut().zip(hashes).zip(addresses) {
         // SAFETY: as the caller promises.
         let found = unsafe { jump::find(view.jump, view.words, hash, *address) };
-        *page = found.map_or(0, |at| at + HEAD6 + (*address & 0xff) as usize);
+        *page = found.map_or(0, |at| at + (*address & 0xff) as usize);
     }
     let mut rest = [0_u8; LANES];
     let mut left = 0;
@@ -75,7 +75,7 @@ unsafe fn lookup_chunk(view: View<'_>, addresses: &[u128], out: &mut [IdentityId
         let id = if page == 0 { u32::MAX } else { code.wrapping_sub(1) };
         *out = IdentityId::new(id);
         rest[left & (LANES - 1)] = lane as u8;
-        left += usize::from(id >= FAR - 1);
+        left += usize::from(id as i32 <= -1);
     }
     for lane in &rest[..left] {
         let lane = usize::from(*lane);
@@ -96,11 +96,7 @@ unsafe fn lookup_long(words: &Words, address: u128) -> IdentityId {
         if !last && words.load(RIPPLE) != before {
             continue;
         }
-        return match code {
-            MISS => IdentityId::UNKNOWN,
-            FAR.. => IdentityId::new(words.load(far_offset(code))),
-            near => IdentityId::new(near - 1),
-        };
+        return super::walk4::id(words, code);
     }
 }
 
@@ -116,24 +112,24 @@ unsafe fn walk(words: &Words, address: u128) -> (u32, bool) {
     let mut depth = 16;
     let mut best = MISS;
     loop {
-        if entry < BUCKET {
-            return if entry == MISS { (best, false) } else { (entry, true) };
-        }
         let at = offset(entry);
-        if entry < PAGE {
+        if is_bucket(entry) {
             // SAFETY: an entry of this kind points to a bucket.
             let code = unsafe { bucket::search6(words, at, address << depth) };
             return if code == MISS { (best, false) } else { (code, true) };
         }
-        let default = load(at);
+        if !is_page(entry) {
+            return if entry == MISS { (best, false) } else { (entry, true) };
+        }
+        let default = load(at - DEFAULT);
         best = if default == MISS { best } else { default };
-        depth = load(at + DEPTH);
-        let word = |i: usize| u128::from(load(at + KEY + i)) << (96 - 32 * i);
+        depth = load(at - DEPTH);
+        let word = |i: usize| u128::from(load(at - KEY + i)) << (96 - 32 * i);
         let key = word(0) | word(1) | word(2) | word(3);
         if (key ^ address) >> 8 >> (120 - depth) != 0 {
             return (best, false);
         }
-        entry = load(at + HEAD6 + (address >> (120 - depth) & 0xff) as usize);
+        entry = load(at + (address >> (120 - depth) & 0xff) as usize);
         depth += 8;
     }
 }

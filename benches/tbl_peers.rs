@@ -1,0 +1,309 @@
+//! The identity table beside DPDK's rte_fib, rte_lpm and rte_fib6, in one run on one core.
+//!
+//! `cargo bench --bench tbl_peers` needs Debian's libdpdk-dev, pkg-config and a C compiler, and says
+//! so if they are missing. Rounds of all are interleaved; what is printed is the median of seven.
+//! CPU and table can be chosen: `cargo bench --bench tbl_peers -- --cpu 2 pods4 pods6`.
+
+#[path = "support/tables.rs"]
+mod tables;
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::process::Command;
+
+use portcullis::identity_table::{IdentityId, Reader, Writer};
+use tables::{Table, Trace};
+
+const ROUNDS: usize = 7;
+const QUERIES: usize = 1 << 20;
+/// As DPDK's bursts.
+const BATCH: usize = 32;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let mut cpu = "0".to_owned();
+    let mut wanted = Vec::new();
+    let mut rest = args.into_iter();
+    while let Some(arg) = rest.next() {
+        match &*arg {
+            "--cpu" => cpu = rest.next().unwrap_or(cpu),
+            _ => wanted.push(arg),
+        }
+    }
+    let peers = match Peers::start(&cpu) {
+        Ok(peers) => peers,
+        Err(why) => return println!("skipped: {why}"),
+    };
+    println!("| table | trace | method | Mlookups/s | ns | bytes | ours / it |");
+    println!("|---|---|---|---|---|---|---|");
+    for table in Table::all() {
+        if wanted.is_empty() || wanted.iter().any(|name| name == table.name) {
+            compare(&peers, &table);
+        }
+    }
+}
+
+fn compare(peers: &Peers, table: &Table) {
+    let mut writer = Writer::new();
+    writer.load(table.rows.iter().copied()).expect("far below the limit");
+    let kinds: &[c_int] = if table.is_v6() { &[FIB6] } else { &[FIB4, LPM4] };
+    let filled: Vec<(c_int, usize)> = kinds
+        .iter()
+        .map(|kind| (*kind, peers.fill(*kind, table)))
+        .filter(|(_, bytes)| *bytes != 0)
+        .collect();
+    for skewed in [false, true] {
+        let trace = table.trace(QUERIES, skewed);
+        let mut runs = vec![Run::ours(&writer)];
+        for (kind, bytes) in &filled {
+            for method in 0..3 {
+                if let Some(name) = peers.method(*kind, method) {
+                    runs.push(Run::peer(name, *kind, method, *bytes));
+                }
+            }
+        }
+        let reader = writer.reader();
+        let want = ours(&reader, &trace);
+        for round in 0..=ROUNDS {
+            for run in &mut runs {
+                let seconds = run.once(peers, &reader, &trace, &want);
+                if round > 0 {
+                    run.seconds.push(seconds);
+                }
+            }
+        }
+        report(table, if skewed { "skewed" } else { "uniform" }, &mut runs);
+    }
+    for (kind, _) in filled {
+        peers.free(kind);
+    }
+}
+
+fn report(table: &Table, trace: &str, runs: &mut [Run]) {
+    let ours = runs[0].median();
+    for run in runs {
+        let seconds = run.median();
+        let (mlps, ns) = (QUERIES as f64 / seconds / 1e6, seconds * 1e9 / QUERIES as f64);
+        println!(
+            "| {} | {trace} | {} | {mlps:.0} | {ns:.2} | {} | {:.2} |",
+            table.name,
+            run.name,
+            run.bytes,
+            seconds / ours
+        );
+    }
+}
+
+/// One way of looking up, and what its rounds took.
+struct Run {
+    name: String,
+    /// DPDK's table and method; none for ours.
+    peer: Option<(c_int, c_int)>,
+    bytes: usize,
+    seconds: Vec<f64>,
+}
+
+impl Run {
+    fn ours(writer: &Writer) -> Self {
+        let name = "portcullis".to_owned();
+        Self { name, peer: None, bytes: writer.memory_usage(), seconds: Vec::new() }
+    }
+
+    fn peer(name: String, kind: c_int, method: c_int, bytes: usize) -> Self {
+        Self { name, peer: Some((kind, method)), bytes, seconds: Vec::new() }
+    }
+
+    /// One round: its seconds. Every answer is compared.
+    fn once(&self, peers: &Peers, reader: &Reader, trace: &Trace, want: &[IdentityId]) -> f64 {
+        let Some((kind, method)) = self.peer else {
+            // Written before the clock starts: a fresh page costs more than its answers.
+            let mut ids = vec![IdentityId::new(u32::MAX); QUERIES];
+            let started = seconds();
+            lookup(reader, trace, &mut ids);
+            let seconds = seconds() - started;
+            assert!(ids == want, "portcullis answers otherwise");
+            return seconds;
+        };
+        peers.method(kind, method);
+        let (seconds, answers) = peers.lookup(kind, method, trace);
+        let same = answers.iter().zip(want).all(|(answer, id)| *answer == u64::from(id.get()));
+        assert!(same, "{} answers otherwise", self.name);
+        seconds
+    }
+
+    fn median(&mut self) -> f64 {
+        self.seconds.sort_by(f64::total_cmp);
+        self.seconds[ROUNDS / 2]
+    }
+}
+
+fn ours(reader: &Reader, trace: &Trace) -> Vec<IdentityId> {
+    let mut ids = vec![IdentityId::UNKNOWN; QUERIES];
+    lookup(reader, trace, &mut ids);
+    ids
+}
+
+/// CPU time of this thread.
+fn seconds() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid, writable timespec for the duration of the call.
+    let status = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    assert_eq!(status, 0, "the thread CPU clock exists on every Linux");
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
+
+/// A pin a batch, as the packet path does.
+#[inline(never)]
+fn lookup(reader: &Reader, trace: &Trace, ids: &mut [IdentityId]) {
+    match trace {
+        Trace::V4(addresses) => {
+            for (addresses, ids) in addresses.chunks(BATCH).zip(ids.chunks_mut(BATCH)) {
+                reader.pin().lookup_v4_batch(addresses, ids);
+            }
+        }
+        Trace::V6(addresses) => {
+            for (addresses, ids) in addresses.chunks(BATCH).zip(ids.chunks_mut(BATCH)) {
+                reader.pin().lookup_v6_batch(addresses, ids);
+            }
+        }
+    }
+    black_box(ids);
+}
+
+const FIB4: c_int = 0;
+const LPM4: c_int = 1;
+const FIB6: c_int = 2;
+
+type Fill = unsafe extern "C" fn(c_int, u32, *const c_void, *const u8, *const u32, usize) -> usize;
+type Lookup = unsafe extern "C" fn(c_int, c_int, *const c_void, *mut c_void, usize);
+
+/// The functions of `peers/tbl_dpdk.c`.
+struct Peers {
+    fill: Fill,
+    free: unsafe extern "C" fn(c_int),
+    method: unsafe extern "C" fn(c_int, c_int) -> *const c_char,
+    lookup: Lookup,
+}
+
+impl Peers {
+    /// Compiles, loads and starts DPDK; or says what is missing.
+    fn start(cpu: &str) -> Result<Self, String> {
+        let library = Self::compile()?;
+        let path =
+            CString::new(library.as_os_str().as_encoded_bytes()).map_err(|e| e.to_string())?;
+        // SAFETY: the library was just made from a file of this tree, and stays loaded.
+        let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
+        if handle.is_null() {
+            // SAFETY: dlerror gives a string after a failed dlopen.
+            let why = unsafe { CStr::from_ptr(libc::dlerror()) };
+            return Err(format!("{}: {}", library.display(), why.to_string_lossy()));
+        }
+        let symbol = |name: &CStr| {
+            // SAFETY: the handle is open and the name is a C string.
+            let symbol = unsafe { libc::dlsym(handle, name.as_ptr()) };
+            assert!(!symbol.is_null(), "{name:?} is in tbl_dpdk.c");
+            symbol
+        };
+        type Start = unsafe extern "C" fn(*const c_char, *const c_char) -> c_int;
+        // SAFETY: tbl_dpdk.c declares it so.
+        let start: Start = unsafe { std::mem::transmute(symbol(c"tbl_start")) };
+        let cpu = CString::new(cpu).map_err(|e| e.to_string())?;
+        // SAFETY: two C strings, read before it returns.
+        if unsafe { start(cpu.as_ptr(), c"6000".as_ptr()) } != 0 {
+            return Err("rte_eal_init failed: 6 GB of memory and the CPU are needed".to_owned());
+        }
+        Ok(Self {
+            // SAFETY: tbl_dpdk.c declares it so.
+            fill: unsafe { std::mem::transmute::<*mut c_void, Fill>(symbol(c"tbl_fill")) },
+            // SAFETY: tbl_dpdk.c declares it so.
+            free: unsafe {
+                std::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int)>(symbol(c"tbl_free"))
+            },
+            // SAFETY: tbl_dpdk.c declares it so.
+            method: unsafe {
+                std::mem::transmute::<
+                    *mut c_void,
+                    unsafe extern "C" fn(c_int, c_int) -> *const c_char,
+                >(symbol(c"tbl_method"))
+            },
+            // SAFETY: tbl_dpdk.c declares it so.
+            lookup: unsafe { std::mem::transmute::<*mut c_void, Lookup>(symbol(c"tbl_lookup")) },
+        })
+    }
+
+    fn compile() -> Result<PathBuf, String> {
+        let flags = |what| {
+            let output = Command::new("pkg-config").args([what, "libdpdk"]).output();
+            let output = output.ok().filter(|output| output.status.success());
+            let output = output.ok_or("needs libdpdk-dev and pkg-config")?;
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            Ok::<Vec<String>, String>(text.split_whitespace().map(str::to_owned).collect())
+        };
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/tbl_dpdk.c");
+        let library = std::env::temp_dir().join(format!("tbl_dpdk-{}.so", std::process::id()));
+        let status = Command::new("cc")
+            .args(["-O3", "-march=native", "-shared", "-fPIC", "-Wno-deprecated-declarations"])
+            .args(flags("--cflags")?)
+            .arg(source)
+            .arg("-o")
+            .arg(&library)
+            .args(flags("--libs")?)
+            .status();
+        match status {
+            Ok(status) if status.success() => Ok(library),
+            _ => Err("needs a C compiler that takes benches/peers/tbl_dpdk.c".to_owned()),
+        }
+    }
+
+    fn fill(&self, kind: c_int, table: &Table) -> usize {
+        let columns = table.columns();
+        // SAFETY: three columns of one length, in the layout that tbl_fill describes.
+        unsafe {
+            (self.fill)(
+                kind,
+                table.groups,
+                columns.addresses.as_ptr().cast(),
+                columns.lens.as_ptr(),
+                columns.values.as_ptr(),
+                columns.lens.len(),
+            )
+        }
+    }
+
+    fn free(&self, kind: c_int) {
+        // SAFETY: only called for a table that was filled.
+        unsafe { (self.free)(kind) };
+    }
+
+    fn method(&self, kind: c_int, method: c_int) -> Option<String> {
+        // SAFETY: only called for a table that was filled.
+        let name = unsafe { (self.method)(kind, method) };
+        // SAFETY: a constant string of tbl_dpdk.c.
+        (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned())
+    }
+
+    fn lookup(&self, kind: c_int, method: c_int, trace: &Trace) -> (f64, Vec<u64>) {
+        let bytes = trace.bytes();
+        let mut answers = vec![u64::MAX; QUERIES];
+        let started = seconds();
+        // SAFETY: QUERIES addresses in the layout that tbl_fill describes; 8 bytes for each answer.
+        unsafe {
+            (self.lookup)(
+                kind,
+                method,
+                bytes.as_ptr().cast(),
+                answers.as_mut_ptr().cast(),
+                QUERIES,
+            );
+        }
+        let seconds = seconds() - started;
+        if kind == LPM4 {
+            // 4 bytes an answer, of which the upper one holds flags.
+            let pairs = answers[..QUERIES / 2].iter();
+            let narrow = pairs.flat_map(|pair| [*pair & 0xff_ffff, *pair >> 32 & 0xff_ffff]);
+            answers = narrow.collect();
+        }
+        (seconds, answers)
+    }
+}
