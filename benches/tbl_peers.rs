@@ -195,8 +195,10 @@ impl Peers {
         // SAFETY: the library was just made from a file of this tree, and stays loaded.
         let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
         if handle.is_null() {
+            // SAFETY: no other thread of this program uses dlopen.
+            let why = unsafe { libc::dlerror() };
             // SAFETY: dlerror gives a string after a failed dlopen.
-            let why = unsafe { CStr::from_ptr(libc::dlerror()) };
+            let why = unsafe { CStr::from_ptr(why) };
             return Err(format!("{}: {}", library.display(), why.to_string_lossy()));
         }
         let symbol = |name: &CStr| {

@@ -193,8 +193,9 @@ pub(crate) fn internet6() -> Table {
     let mut random = Random(4);
     let rows = (0..200_000).map(|_| {
         let origin = u128::from(random.below(24_000));
-        let high =
-            0x2000 << 112 | (origin % 12) << 116 | origin.wrapping_mul(0x9e3779) % (1 << 20) << 96;
+        let high = 0x2000 << 112
+            | (origin % 12) << 116
+            | (origin.wrapping_mul(0x9e3779) % (1 << 20)) << 96;
         let address = Ipv6Addr::from(high | u128::from(random.next()) << 32);
         (prefix(address.into(), random.pick(&LENS)), 1 + random.below(250) as u32)
     });
@@ -224,7 +225,7 @@ impl Random {
     }
 
     fn below(&mut self, end: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(end) >> 64) as u64
+        ((u128::from(self.next()) * u128::from(end)) >> 64) as u64
     }
 
     fn unit(&mut self) -> f64 {

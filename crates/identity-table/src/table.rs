@@ -108,9 +108,9 @@ struct Shared {
 
 /// What readers hold: the memory of both families. Its words change in place.
 struct Snapshot {
-    v4: Arc<Words>,
-    v6: Arc<Words>,
-    jump: Arc<Words>,
+    v4: Words,
+    v6: Words,
+    jump: Words,
     seed: Seed,
 }
 
@@ -241,9 +241,9 @@ impl Writer {
     fn is_published(&self) -> bool {
         // SAFETY: the writer alone frees snapshots, and does not meanwhile.
         let current = unsafe { self.shared.current.load() };
-        Arc::ptr_eq(&current.v4, &self.v4.words)
-            && Arc::ptr_eq(&current.v6, &self.v6.words)
-            && Arc::ptr_eq(&current.jump, &self.v6.jump.table)
+        current.v4.is(&self.v4.words)
+            && current.v6.is(&self.v6.words)
+            && current.jump.is(&self.v6.jump.table)
     }
 
     fn publish(&mut self) {
@@ -386,9 +386,9 @@ impl Guard<'_> {
 
 fn snapshot(v4: &Trie, v6: &Trie) -> Snapshot {
     Snapshot {
-        v4: Arc::clone(&v4.words),
-        v6: Arc::clone(&v6.words),
-        jump: Arc::clone(&v6.jump.table),
+        v4: v4.words.clone(),
+        v6: v6.words.clone(),
+        jump: v6.jump.table.clone(),
         seed: v6.jump.seed,
     }
 }

@@ -14,6 +14,7 @@
 //!       w: words that the longest prefix needs after the depth
 //! ```
 
+use super::entry::MISS;
 use super::words::Words;
 use crate::prefix::mask;
 
@@ -42,12 +43,12 @@ impl Encoded {
     }
 }
 
-/// The words of a bucket at `depth` with `items` in any order and a default (0: none).
+/// The words of a bucket at `depth` with `items` in any order and a default (MISS: none).
 pub(crate) fn encode(v6: bool, depth: u8, default: u32, items: &[Item]) -> Encoded {
     debug_assert!(items.len() <= CAPACITY && items.iter().all(|i| i.len > depth));
     let mut sorted = [Item { key: 0, len: depth, code: default }; CAPACITY + 1];
     sorted[..items.len()].copy_from_slice(items);
-    let count = items.len() + usize::from(default != 0);
+    let count = items.len() + usize::from(default != MISS);
     let sorted = &mut sorted[..count];
     sorted.sort_unstable_by_key(|item| core::cmp::Reverse(item.len));
     let mut words = [0; MAX_WORDS];
@@ -101,7 +102,7 @@ pub(crate) fn decode(
 ) -> (u32, usize) {
     let first = items.len();
     let base = base & mask(depth);
-    let mut default = 0;
+    let mut default = MISS;
     let mut add = |rel: u32, suffix: u128, code: u32| match rel as u8 {
         0 => default = code,
         rel => items.push(Item { key: base | suffix >> depth, len: depth + rel, code }),
@@ -133,7 +134,7 @@ const fn count4(key: u32) -> usize {
     (key >> 8 & 0xff) as usize
 }
 
-/// The code of the longest prefix that matches in the IPv4 bucket at `at`, or 0.
+/// The code of the longest prefix that matches in the IPv4 bucket at `at`, or MISS.
 /// `suffix` holds the address's bits after the depth in its upper half, left-aligned.
 ///
 /// # Safety
@@ -153,14 +154,14 @@ pub(crate) unsafe fn search4(words: &Words, at: usize, suffix: u32) -> u32 {
         }
         i += 1;
         if i == count {
-            return 0;
+            return MISS;
         }
         // SAFETY: `i` is below the count of keys.
         key = unsafe { words.load_unchecked(at + i) };
     }
 }
 
-/// The code of the longest prefix that matches in the IPv6 bucket at `at`, or 0.
+/// The code of the longest prefix that matches in the IPv6 bucket at `at`, or MISS.
 /// `suffix` is the address shifted left by the bucket's depth.
 ///
 /// # Safety
@@ -193,5 +194,5 @@ pub(crate) unsafe fn search6(words: &Words, at: usize, suffix: u128) -> u32 {
             return load(codes + i);
         }
     }
-    0
+    MISS
 }

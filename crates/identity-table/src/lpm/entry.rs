@@ -1,19 +1,18 @@
 //! What one word of the structure says: an answer, or where to go on.
 //!
 //! ```text
-//! 0cc cccc…  leaf: code 0 says nothing here, so what a shorter prefix said stands;
-//!            code c is identity c - 1
+//! 0ii iiii…  leaf: identity i
 //! 100 oooo…  bucket of a few prefixes at word 2 o
 //! 101 oooo…  page, whose 256 entries begin at word 2 o
-//! 110 oooo…  leaf whose identity, too large for a code, stands in word 2 o
+//! 110 oooo…  leaf: the identity, too large for the first form, stands in word 2 o; or o is 0 and
+//!            nothing is said here, so what a shorter prefix said stands
 //! 111 oooo…  wide page, whose 65,536 leaves begin at word 2 o (IPv4)
 //! ```
 //!
-//! So one subtraction and the sign bit tell a plain answer from all else, and one shift by three
-//! leaves the offset in bytes.
+//! So the sign bit tells a plain answer from all else. An entry that is a leaf is called a code.
 
 /// No prefix says anything here.
-pub(crate) const MISS: u32 = 0;
+pub(crate) const MISS: u32 = FAR;
 /// The first entry that is a bucket, and the first that is no plain answer.
 pub(crate) const BUCKET: u32 = 0b100 << 29;
 const PAGE: u32 = 0b101 << 29;
@@ -28,7 +27,7 @@ pub(crate) const MAX_WORDS: usize = 1 << 30;
 /// An entry, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
-    /// A code: MISS, of an identity, or of where the identity stands.
+    /// A code: MISS, an identity, or where the identity stands.
     Leaf(u32),
     Bucket(usize),
     Page(usize),
@@ -71,22 +70,15 @@ pub(crate) const fn is_page(word: u32) -> bool {
     word & KIND == PAGE
 }
 
-/// Whether the identity of a leaf stands elsewhere.
-#[inline]
-pub(crate) const fn is_far(word: u32) -> bool {
-    word & KIND == FAR
-}
-
 /// The identity of a code that is a plain answer; nothing for all other entries.
 #[inline]
 pub(crate) const fn near_id(word: u32) -> Option<u32> {
-    let id = word.wrapping_sub(1);
-    if id < BUCKET { Some(id) } else { None }
+    if word < BUCKET { Some(word) } else { None }
 }
 
 /// The code of an identity, or nothing if it must stand elsewhere.
 pub(crate) const fn near_code(id: u32) -> Option<u32> {
-    if id < BUCKET - 1 { Some(id + 1) } else { None }
+    near_id(id)
 }
 
 /// The code of an identity that stands at word `at` (even).

@@ -6,7 +6,6 @@
 //! may use an older table, without any wrong answer. What is found is checked against the page's key.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 
 use super::trie::KEY;
 use super::words::Words;
@@ -21,7 +20,7 @@ const TOMB: u32 = 1;
 /// Page offsets by hash, at most a quarter full.
 #[derive(Clone)]
 pub(crate) struct Jump {
-    pub(crate) table: Arc<Words>,
+    pub(crate) table: Words,
     pub(crate) seed: Seed,
     /// Slots not empty.
     used: usize,
@@ -32,7 +31,7 @@ impl Jump {
     pub(crate) fn new() -> Self {
         let state = RandomState::new();
         let seed = Seed(state.hash_one(0), state.hash_one(1));
-        Self { table: Arc::new(Words::zeroed(PROBES)), seed, used: 0, pages: 0 }
+        Self { table: Words::zeroed(PROBES), seed, used: 0, pages: 0 }
     }
 
     /// Notes the page at word `at`, whose header stands already.
@@ -58,7 +57,7 @@ impl Jump {
     /// A fresh table with room to double, without tombstones.
     fn rebuild(&mut self, words: &Words) {
         let len = (self.pages + 1).next_power_of_two() * 8;
-        let old = core::mem::replace(&mut self.table, Arc::new(Words::zeroed(len)));
+        let old = core::mem::replace(&mut self.table, Words::zeroed(len));
         (self.used, self.pages) = (0, 0);
         for at in (0..old.len()).map(|slot| old.load(slot)).filter(|at| *at > TOMB) {
             self.put(page_key(words, at), at);

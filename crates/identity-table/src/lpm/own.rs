@@ -69,7 +69,7 @@ impl<const BITS: u8> OwnList<BITS> {
         self.list.iter().map(|own| (own.start.into(), own.len, own.code))
     }
 
-    /// The winner, or 0, in each slot that the prefix (`start`, `len`) covers; clears `out` first.
+    /// The winner, or MISS, in each slot that the prefix (`start`, `len`) covers; clears `out` first.
     pub(crate) fn paint(&self, start: usize, len: u8, out: &mut Vec<u32>) {
         let slots = span::<BITS>(len);
         out.clear();
@@ -86,7 +86,7 @@ impl<const BITS: u8> OwnList<BITS> {
         }
     }
 
-    /// The code of the longest prefix shorter than `len` that contains (`start`, `len`), or 0.
+    /// The code of the longest prefix shorter than `len` that contains (`start`, `len`), or MISS.
     fn covering(&self, start: usize, len: u8) -> u32 {
         let shorter = (0..len).rev().take_while(|_| !self.list.is_empty());
         shorter

@@ -17,8 +17,6 @@
 //! from a default was put together from several words, so the writer bumps RIPPLE before and after
 //! it changes a default, and a reader that needed one looks again if RIPPLE moved.
 
-use std::sync::Arc;
-
 use super::alloc::Alloc;
 use super::bucket::{self, CAPACITY, Item};
 use super::entry::{Entry, MAX_WORDS, MISS, far_code, is_bucket, near_code, near_id, offset};
@@ -65,7 +63,7 @@ pub(crate) struct Meta {
 /// One family's structure with the writer's side of it.
 pub(crate) struct Trie {
     pub(crate) v6: bool,
-    pub(crate) words: Arc<Words>,
+    pub(crate) words: Words,
     pub(crate) alloc: Alloc,
     pub(crate) root: OwnList<16>,
     pub(crate) metas: Vec<Meta>,
@@ -84,9 +82,11 @@ pub(crate) struct Trie {
 impl Trie {
     /// An empty structure with room for `room` words beyond the fixed ones.
     pub(crate) fn new(v6: bool, room: usize) -> Self {
+        let words = Words::zeroed(FIRST + ROOT + room);
+        (0..ROOT).for_each(|slot| words.store(slot, MISS));
         Self {
             v6,
-            words: Arc::new(Words::zeroed(FIRST + ROOT + room)),
+            words,
             alloc: Alloc::new(FIRST),
             root: OwnList::default(),
             metas: Vec::new(),
@@ -123,7 +123,7 @@ impl Trie {
         }
         if top > self.words.len() {
             let len = (self.words.len() * 2).clamp(top, MAX_WORDS);
-            self.words = Arc::new(self.words.grown(len, at));
+            self.words = self.words.grown(len, at);
         }
         at
     }

@@ -4,7 +4,7 @@
 //! whose writer only publishes runs that lie inside, and which stay while the reader is pinned.
 
 use super::bucket;
-use super::entry::{MISS, WIDE, is_bucket, is_far, is_page, near_id, offset};
+use super::entry::{MISS, WIDE, is_bucket, is_page, near_id, offset};
 use super::trie::{DEFAULT, RIPPLE};
 use super::words::Words;
 use crate::IdentityId;
@@ -56,9 +56,9 @@ unsafe fn lookup_chunk(words: &Words, addresses: &[u32; LANES], out: &mut [Ident
         let at = if entry >= WIDE { wide } else { root };
         // SAFETY: a wide page has an entry for each value of the last 16 bits.
         let code = unsafe { words.load_unchecked(at) };
-        *out = IdentityId::new(code.wrapping_sub(1));
+        *out = IdentityId::new(code);
     }
-    // MISS, far codes, buckets and pages have the sign bit now.
+    // What is no plain answer has the sign bit.
     let rest = signs(out);
     if rest != 0 {
         // SAFETY: as the caller promises.
@@ -99,7 +99,7 @@ unsafe fn lookup_rest(
     out: &mut [IdentityId; LANES],
     mut rest: u32,
 ) {
-    let mut lanes = [(0_u8, 0_u32); LANES];
+    let (mut lanes, mut entries) = ([0_u8; LANES], [0_u32; LANES]);
     let mut left = 0;
     while rest != 0 {
         let lane = rest.trailing_zeros();
@@ -109,24 +109,24 @@ unsafe fn lookup_rest(
         let entry = unsafe { words.load_unchecked((address >> 16) as usize) };
         let slot = if is_page(entry) { (address >> 8 & 0xff) as usize } else { 0 };
         words.prefetch(offset(entry) + slot);
-        lanes[left & (LANES - 1)] = (lane as u8, entry);
+        lanes[left % LANES] = lane as u8;
+        entries[left % LANES] = entry;
         left += 1;
     }
-    let lanes = &mut lanes[..left];
-    for (lane, entry) in lanes.iter_mut() {
-        if is_page(*entry) {
-            let address = addresses[usize::from(*lane) & (LANES - 1)];
+    let rest = || lanes.iter().map(|lane| usize::from(*lane) % LANES).zip(entries).take(left);
+    for (lane, entry) in rest() {
+        if is_page(entry) {
+            let address = addresses[lane];
             // SAFETY: a page has an entry for each value of a byte.
             let below =
-                unsafe { words.load_unchecked(offset(*entry) + (address >> 8 & 0xff) as usize) };
+                unsafe { words.load_unchecked(offset(entry) + (address >> 8 & 0xff) as usize) };
             let slot = if is_page(below) { (address & 0xff) as usize } else { 0 };
             words.prefetch(offset(below) + slot);
         }
     }
-    for (lane, entry) in lanes {
-        let lane = usize::from(*lane) & (LANES - 1);
+    for (lane, entry) in rest() {
         // SAFETY: as the caller promises.
-        out[lane] = unsafe { finish(words, addresses[lane], *entry) };
+        out[lane] = unsafe { finish(words, addresses[lane], entry) };
     }
 }
 
@@ -191,10 +191,11 @@ unsafe fn finish_rare(words: &Words, address: u32, mut code: u32) -> IdentityId 
 
 /// The identity that a code stands for.
 pub(crate) fn id(words: &Words, code: u32) -> IdentityId {
-    if is_far(code) {
-        return IdentityId::new(words.load(offset(code)));
+    match near_id(code) {
+        Some(id) => IdentityId::new(id),
+        None if code == MISS => IdentityId::UNKNOWN,
+        None => IdentityId::new(words.load(offset(code))),
     }
-    near_id(code).map_or(IdentityId::UNKNOWN, IdentityId::new)
 }
 
 /// The walk from the root again, this time minding the defaults on the way.

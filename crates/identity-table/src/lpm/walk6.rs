@@ -72,7 +72,7 @@ unsafe fn lookup_chunk(view: View<'_>, addresses: &[u128], out: &mut [IdentityId
     for (lane, (page, out)) in pages.into_iter().zip(out.iter_mut()).enumerate() {
         // SAFETY: an entry of a page, or the root's first, which is looked at and not used.
         let code = unsafe { view.words.load_unchecked(page) };
-        let id = if page == 0 { u32::MAX } else { code.wrapping_sub(1) };
+        let id = if page == 0 { MISS } else { code };
         *out = IdentityId::new(id);
         rest[left & (LANES - 1)] = lane as u8;
         left += usize::from(id as i32 <= -1);
