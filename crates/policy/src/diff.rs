@@ -12,10 +12,12 @@ use std::net::IpAddr;
 
 use ahash::{AHashMap, AHashSet};
 use portcullis_identity_table::ClusterState;
+use portcullis_identity_table::endpoint::NamedPort;
+use portcullis_identity_table::identity::ClassId;
 use portcullis_identity_table::registry;
 
 use crate::atlas::{AddressClass, Atlas};
-use crate::flow::{Flow, Verdict};
+use crate::flow::{Flow, Header, Verdict};
 use crate::group::{Census, Group};
 use crate::judge::Decider;
 use crate::model::{
@@ -73,7 +75,10 @@ pub struct DecidedBy {
 }
 
 /// A decision as numbers, to compare and to group by.
-type Outcome = (Verdict, Option<(Direction, Decider)>);
+pub(crate) type Outcome = (Verdict, Option<By>);
+
+/// What decided, by its place in the policy set.
+pub(crate) type By = (Direction, Decider);
 
 /// Compares two sides, each a cluster and the policies over it.
 ///
@@ -343,16 +348,13 @@ fn asks_cluster(policy: &Policy) -> bool {
 pub(crate) struct Side<'a> {
     egress: Option<Walk<'a>>,
     ingress: Option<Walk<'a>>,
-    names: [&'a [portcullis_identity_table::endpoint::NamedPort]; 2],
+    names: [&'a [NamedPort]; 2],
 }
 
 impl<'a> Side<'a> {
     pub(crate) fn new(
         view: &'a View<'a>,
-        (source, destination): (
-            portcullis_identity_table::identity::ClassId,
-            portcullis_identity_table::identity::ClassId,
-        ),
+        (source, destination): (ClassId, ClassId),
         exempt: bool,
     ) -> Self {
         let walk = |direction| {
@@ -365,7 +367,7 @@ impl<'a> Side<'a> {
         }
     }
 
-    pub(crate) fn decide(&self, header: &crate::flow::Header) -> Outcome {
+    pub(crate) fn decide(&self, header: &Header) -> Outcome {
         let ask = |direction, walk: &Option<Walk<'_>>| {
             let (verdict, decider) = walk.as_ref()?.decide(header, self.names);
             Some((verdict, (decider != Decider::NoTier).then_some((direction, decider))))
@@ -395,10 +397,7 @@ pub(crate) fn regions_of(sides: &[Side<'_>]) -> Vec<Region> {
 }
 
 /// What decided, by name and place.
-pub(crate) fn decided_by(
-    policies: &PolicySet,
-    (direction, decider): (Direction, Decider),
-) -> Option<DecidedBy> {
+pub(crate) fn decided_by(policies: &PolicySet, (direction, decider): By) -> Option<DecidedBy> {
     let policy = decider.policy(policies)?;
     let (rule, origin) = match decider {
         Decider::Rule { rule, .. } => {

@@ -92,11 +92,19 @@ impl Flow {
     }
 }
 
-/// As `tcp 10.0.0.1:40000 > 10.0.0.2:80`, `icmp 10.0.0.1 > 10.0.0.2 type 8 code 0`; reads back.
+/// As [`crate::ask::parse_flow`] reads it: `tcp 10.0.0.1:40000 > 10.0.0.2:80`, `icmp 10.0.0.1 >
+/// 10.0.0.2 type 8 code 0`, `47 10.0.0.1 > 10.0.0.2`.
 impl fmt::Display for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { source, destination, header } = self;
-        let name = crate::words::protocol_name(header.protocol).to_lowercase();
+        let name = match header.protocol {
+            protocol::TCP => "tcp",
+            protocol::UDP => "udp",
+            protocol::SCTP => "sctp",
+            protocol::ICMP => "icmp",
+            protocol::ICMPV6 => "icmpv6",
+            number => return write!(f, "{number} {source} > {destination}"),
+        };
         if protocol::has_ports(header.protocol) {
             let source = SocketAddr::new(*source, header.source_port);
             let destination = SocketAddr::new(*destination, header.destination_port);

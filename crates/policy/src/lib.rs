@@ -3,6 +3,7 @@
 //! and compared. It knows documents, clusters, identities and rules. It must never know packets,
 //! ports of a NIC or the kernel.
 
+pub mod ask;
 mod atlas;
 mod compile;
 pub mod diagnostic;
@@ -16,6 +17,7 @@ pub mod judge;
 pub mod model;
 pub mod program;
 pub mod prove;
+pub mod reach;
 pub mod source;
 pub mod space;
 mod view;
@@ -32,6 +34,7 @@ pub use explain::explain;
 pub use flow::{Flow, Verdict};
 pub use program::{Decision, FlowKey, OutcomeId, Program, Reason};
 pub use prove::{Mismatch, Proof};
+pub use reach::reach;
 pub use source::Source;
 
 // Random clusters and policies are made for the tests in `tests/` too, from outside the crate.

@@ -1,0 +1,176 @@
+//! `portcullis explain`: why a flow is allowed or denied.
+
+use std::path::PathBuf;
+
+use portcullis::policy::ask::parse_flow;
+use portcullis::policy::explain::{
+    Explanation, Outcome as TierOutcome, Part, Party, RuleAt, TierStep, Walk, explain,
+};
+use portcullis::policy::judge::Exemption;
+use portcullis::policy::model::TierDefault;
+use portcullis::policy::{Engine, Verdict};
+use serde_json::{Value, json};
+
+use crate::documents;
+use crate::output::{self, Outcome, Refused};
+
+/// Flags of `portcullis explain`.
+#[derive(clap::Args)]
+#[command(after_help = "A flow is 'PROTOCOL SOURCE > DESTINATION': addresses or namespace/pod, ports after a colon.
+  tcp 10.0.0.1:40000 > 10.0.0.2:80
+  tcp shop/web > shop/db:5432
+  udp [fd00::1] > [fd00::2]:53
+  icmp shop/web > 8.8.8.8 type 8 code 0
+
+Example:
+  portcullis explain --cluster cluster.yaml --policies policies/ --flow 'tcp shop/web > shop/db:5432'
+
+Exit code: 0 for an answer, whichever; 2 if a document or the flow is refused.")]
+pub(crate) struct Args {
+    /// Namespaces, pods, nodes (YAML or JSON; a file, a folder, or - for stdin)
+    #[arg(long, value_name = "FILE")]
+    cluster: PathBuf,
+    /// Policies (YAML or JSON; a file, a folder, or - for stdin); may be given several times
+    #[arg(long, value_name = "FILE_OR_FOLDER", required = true)]
+    policies: Vec<PathBuf>,
+    /// The flow; may be given several times
+    #[arg(long, value_name = "FLOW", required = true)]
+    flow: Vec<String>,
+    /// One JSON object a flow instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Reads, explains, prints.
+pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
+    documents::one_stdin(args.policies.iter().chain([&args.cluster]))?;
+    let cluster = documents::cluster(&args.cluster)?;
+    let policies = documents::policies(&args.policies)?;
+    let flows = args
+        .flow
+        .iter()
+        .map(|text| parse_flow(text, &cluster).map_err(|e| format!("error: {e}")))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut engine = Engine::default();
+    let _ = engine
+        .apply(cluster.clone(), policies.clone())
+        .map_err(|e| format!("error: {e}"))?;
+    for (index, flow) in flows.iter().enumerate() {
+        let explanation = explain(&cluster, &policies, flow);
+        // The explanation walks the documents; packets are decided by the compiled program.
+        let compiled = engine.evaluate(flow).verdict;
+        if compiled != explanation.verdict {
+            return Err(format!(
+                "error: the compiled program says {} where the documents say {}: please report \
+                 this with the two files",
+                compiled.as_str(),
+                explanation.verdict.as_str()
+            )
+            .into());
+        }
+        if args.json {
+            output::json(&as_json(&explanation))?;
+        } else {
+            if index > 0 {
+                println!();
+            }
+            print_text(&explanation);
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// The text, its first word coloured by the verdict.
+fn print_text(explanation: &Explanation) {
+    let text = explanation.to_string();
+    let (word, rest) = text.split_once(':').unwrap_or((&text, ""));
+    let word = match explanation.verdict {
+        Verdict::Allow => output::green(word),
+        Verdict::Deny => output::red(word),
+    };
+    print!("{word}:{rest}");
+}
+
+fn as_json(explanation: &Explanation) -> Value {
+    json!({
+        "flow": documents::flow(&explanation.flow),
+        "verdict": explanation.verdict.as_str(),
+        "policy": explanation.policy.as_ref().map(ToString::to_string),
+        "exempt": explanation.exempt.map(|exempt| match exempt {
+            Exemption::SamePod => "same-pod",
+            Exemption::OwnNode => "own-node",
+        }),
+        "source": party(&explanation.source),
+        "destination": party(&explanation.destination),
+        "egress": explanation.egress.as_ref().map(walk),
+        "ingress": explanation.ingress.as_ref().map(walk),
+        "staged": explanation.staged.as_ref().map(|staged| json!({
+            "verdict": staged.verdict.as_str(),
+            "policy": staged.policy.as_ref().map(ToString::to_string),
+            "rule": staged.rule.as_ref().map(rule),
+        })),
+    })
+}
+
+fn party(party: &Party) -> Value {
+    let labels: serde_json::Map<String, Value> =
+        party.labels.iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
+    json!({
+        "address": party.address.to_string(),
+        "pod": party.pod.as_ref().map(ToString::to_string),
+        "node": party.node,
+        "labels": labels,
+        "service_account": party.service_account,
+    })
+}
+
+fn walk(walk: &Walk) -> Value {
+    json!({
+        "verdict": walk.verdict.as_str(),
+        "tiers": walk.tiers.iter().map(tier).collect::<Vec<_>>(),
+    })
+}
+
+fn tier(step: &TierStep) -> Value {
+    let policies: Vec<Value> = step
+        .applying
+        .iter()
+        .map(|(name, origin)| json!({"policy": name.to_string(), "origin": documents::origin(origin)}))
+        .collect();
+    let near: Vec<Value> = step
+        .near_misses
+        .iter()
+        .map(|miss| {
+            let differs = match miss.differs {
+                Part::Source => "source",
+                Part::Destination => "destination",
+                Part::Traffic => "traffic",
+            };
+            json!({"rule": rule(&miss.rule), "differs": differs, "wants": miss.wants})
+        })
+        .collect();
+    let (outcome, by) = match &step.outcome {
+        TierOutcome::Skipped => ("skipped", None),
+        TierOutcome::Rule(by) => ("rule", Some(rule(by))),
+        TierOutcome::End(TierDefault::Deny) => ("default-deny", None),
+        TierOutcome::End(TierDefault::Pass) => ("default-pass", None),
+    };
+    json!({
+        "tier": step.tier,
+        "outcome": outcome,
+        "rule": by,
+        "applying": policies,
+        "logged": step.logged.iter().map(rule).collect::<Vec<_>>(),
+        "near_misses": near,
+    })
+}
+
+fn rule(rule: &RuleAt) -> Value {
+    json!({
+        "policy": rule.policy.to_string(),
+        "number": rule.number,
+        "name": rule.name,
+        "action": format!("{:?}", rule.action).to_lowercase(),
+        "origin": documents::origin(&rule.origin),
+    })
+}
