@@ -10,14 +10,16 @@ use crate::output::{self, Outcome, Refused};
 
 /// Flags of `portcullis diff`.
 #[derive(clap::Args)]
-#[command(after_help = "The answer is exact: a flow changes if and only if it is in one of the groups.
+#[command(
+    after_help = "The answer is exact: a flow changes if and only if it is in one of the groups.
 
 Examples:
   portcullis diff --cluster cluster.yaml --old policies/ --new policies-next/
   git show HEAD~1:policies.yaml | portcullis diff --cluster cluster.yaml --old - --new policies.yaml
   portcullis diff --cluster before.yaml --new-cluster after.yaml --old policies/ --new policies/
 
-Exit code: 0 if no flow changes, 1 if some do, 2 if a document is refused.")]
+Exit code: 0 if no flow changes, 1 if some do, 2 if a document is refused."
+)]
 pub(crate) struct Args {
     /// Namespaces, pods, nodes (YAML or JSON; a file, a folder, or - for stdin)
     #[arg(long, value_name = "FILE")]
@@ -47,8 +49,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     };
     let old = documents::policies(&args.old)?;
     let new = documents::policies(&args.new)?;
-    let found =
-        diff((&cluster, &old), (&new_cluster, &new)).map_err(|e| format!("error: {e}"))?;
+    let found = diff((&cluster, &old), (&new_cluster, &new)).map_err(|e| format!("error: {e}"))?;
     if args.json {
         let changes: Vec<Value> = found.changes.iter().map(change).collect();
         output::json(&json!({"changes": changes}))?;
@@ -62,7 +63,7 @@ fn change(change: &Change) -> Value {
     json!({
         "sources": documents::group(&change.sources),
         "destinations": documents::group(&change.destinations),
-        "traffic": documents::traffic(&change.regions),
+        "traffic": documents::traffic(&change.regions, &change.families),
         "from": decision(&change.from),
         "to": decision(&change.to),
         "example": documents::flow(&change.example),

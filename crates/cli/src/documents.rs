@@ -1,11 +1,12 @@
 //! What the commands about policies share: reading documents, and parts of their JSON.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use portcullis::identity_table::ClusterState;
 use portcullis::policy::diff::DecidedBy;
 use portcullis::policy::group::Group;
-use portcullis::policy::model::{Direction, Origin, PolicySet};
+use portcullis::policy::model::{Direction, IpVersion, Origin, PolicySet};
 use portcullis::policy::space::{self, Protocols, Region};
 use portcullis::policy::{self, Flow};
 use serde_json::{Value, json};
@@ -62,7 +63,9 @@ pub(crate) fn group(group: &Group) -> Value {
     let pods: Vec<String> = group
         .pods
         .iter()
-        .flat_map(|(namespace, pods)| pods.names.iter().map(move |name| format!("{namespace}/{name}")))
+        .flat_map(|(namespace, pods)| {
+            pods.names.iter().map(move |name| format!("{namespace}/{name}"))
+        })
         .collect();
     json!({
         "text": group.to_string(),
@@ -73,7 +76,14 @@ pub(crate) fn group(group: &Group) -> Value {
     })
 }
 
-pub(crate) fn traffic(regions: &[Region]) -> Value {
+pub(crate) fn traffic(regions: &[Region], families: &BTreeSet<IpVersion>) -> Value {
+    let families: Vec<u8> = families
+        .iter()
+        .map(|version| match version {
+            IpVersion::V4 => 4,
+            IpVersion::V6 => 6,
+        })
+        .collect();
     let list: Vec<Value> = regions
         .iter()
         .map(|region| {
@@ -88,7 +98,7 @@ pub(crate) fn traffic(regions: &[Region]) -> Value {
             })
         })
         .collect();
-    json!({"text": space::phrase(regions), "regions": list})
+    json!({"text": space::phrase(regions), "regions": list, "ip_versions": families})
 }
 
 pub(crate) fn flow(flow: &Flow) -> Value {

@@ -16,7 +16,8 @@ use crate::output::{self, Outcome, Refused};
 
 /// Flags of `portcullis explain`.
 #[derive(clap::Args)]
-#[command(after_help = "A flow is 'PROTOCOL SOURCE > DESTINATION': addresses or namespace/pod, ports after a colon.
+#[command(
+    after_help = "A flow is 'PROTOCOL SOURCE > DESTINATION': addresses or namespace/pod, ports after a colon.
   tcp 10.0.0.1:40000 > 10.0.0.2:80
   tcp shop/web > shop/db:5432
   udp [fd00::1] > [fd00::2]:53
@@ -25,7 +26,8 @@ use crate::output::{self, Outcome, Refused};
 Example:
   portcullis explain --cluster cluster.yaml --policies policies/ --flow 'tcp shop/web > shop/db:5432'
 
-Exit code: 0 for an answer, whichever; 2 if a document or the flow is refused.")]
+Exit code: 0 for an answer, whichever; 2 if a document or the flow is refused."
+)]
 pub(crate) struct Args {
     /// Namespaces, pods, nodes (YAML or JSON; a file, a folder, or - for stdin)
     #[arg(long, value_name = "FILE")]
@@ -52,9 +54,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         .map(|text| parse_flow(text, &cluster).map_err(|e| format!("error: {e}")))
         .collect::<Result<Vec<_>, _>>()?;
     let mut engine = Engine::default();
-    let _ = engine
-        .apply(cluster.clone(), policies.clone())
-        .map_err(|e| format!("error: {e}"))?;
+    let _ = engine.apply(cluster.clone(), policies.clone()).map_err(|e| format!("error: {e}"))?;
     for (index, flow) in flows.iter().enumerate() {
         let explanation = explain(&cluster, &policies, flow);
         // The explanation walks the documents; packets are decided by the compiled program.
@@ -106,7 +106,7 @@ fn as_json(explanation: &Explanation) -> Value {
         "ingress": explanation.ingress.as_ref().map(walk),
         "staged": explanation.staged.as_ref().map(|staged| json!({
             "verdict": staged.verdict.as_str(),
-            "policy": staged.policy.as_ref().map(ToString::to_string),
+            "policy": staged.policy.to_string(),
             "rule": staged.rule.as_ref().map(rule),
         })),
     })

@@ -2,10 +2,14 @@
 
 mod bench;
 mod demo;
+mod diff;
 mod doctor;
+mod documents;
 mod eval;
+mod explain;
 mod lab;
 mod output;
+mod reach;
 mod run;
 mod version;
 
@@ -31,6 +35,12 @@ enum Command {
     Eval(eval::Args),
     /// Run a firewall on a wire between two interfaces, until SIGTERM
     Run(run::Args),
+    /// Say why a flow is allowed or denied, and where that is written
+    Explain(explain::Args),
+    /// Show exactly which flows a change of policies or cluster changes
+    Diff(diff::Args),
+    /// Show who can reach a pod, or what a pod can reach
+    Reach(reach::Args),
     /// Time the parts of portcullis on this machine
     Bench(bench::Args),
     /// Print versions of the command and of its formats
@@ -43,6 +53,9 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Run(args) => run::run(args),
+        Command::Explain(args) => explain::run(args),
+        Command::Diff(args) => diff::run(args),
+        Command::Reach(args) => reach::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Version(args) => version::run(args),
     };

@@ -69,8 +69,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         )
         .into());
     }
-    let found =
-        reach(&cluster, &policies, endpoint, way).map_err(|e| format!("error: {e}"))?;
+    let found = reach(&cluster, &policies, endpoint, way).map_err(|e| format!("error: {e}"))?;
     match if args.json { Format::Json } else { args.format } {
         Format::Text => print!("{found}"),
         Format::Dot => print!("{}", found.dot()),
@@ -92,7 +91,7 @@ fn row(row: &Row) -> Value {
     };
     json!({
         "peers": documents::group(&row.peers),
-        "traffic": documents::traffic(&row.regions),
+        "traffic": documents::traffic(&row.regions, &row.families),
         "why": why,
         "by": by,
         "example": documents::flow(&row.example),

@@ -100,6 +100,12 @@ impl<'v> Atlas<'v> {
         })
     }
 
+    /// Whether pods and nodes have addresses of both families.
+    pub(crate) fn is_dual_stack(&self) -> bool {
+        let has = |v4: bool| self.by_host.keys().any(|address| address.is_ipv4() == v4);
+        has(true) && has(false)
+    }
+
     /// The class of a pod's or node's address.
     pub(crate) fn host(&self, address: IpAddr) -> Option<usize> {
         self.by_host.get(&address).copied()

@@ -32,6 +32,8 @@ use crate::words;
 pub struct Diff {
     /// What changes; empty: both sides decide every flow alike.
     pub changes: Vec<Change>,
+    /// Whether pods and nodes have addresses of both families.
+    pub dual_stack: bool,
 }
 
 /// One group of flows that change alike.
@@ -43,6 +45,8 @@ pub struct Change {
     pub destinations: Group,
     /// What is sent.
     pub regions: Vec<Region>,
+    /// The families over which it changes.
+    pub families: BTreeSet<IpVersion>,
     /// The old decision.
     pub from: Decision,
     /// The new decision.
@@ -104,7 +108,7 @@ pub fn diff(
     ];
     let atlas = Atlas::new(&views, &regions);
     let comparison = Comparison::new(&views, &atlas, &sources, old.0 != new.0);
-    Ok(Diff { changes: comparison.changes() })
+    Ok(Diff { changes: comparison.changes(), dual_stack: atlas.is_dual_stack() })
 }
 
 struct Comparison<'a> {
@@ -179,8 +183,10 @@ impl<'a> Comparison<'a> {
                     .iter()
                     .flat_map(|s| destinations.iter().map(move |d| (*s, *d)))
                     .find_map(|(s, d)| self.ordinary_pair(s, d))?;
+                let example = example(source, destination, &regions);
                 Some(Change {
-                    example: example(source, destination, &regions),
+                    example,
+                    families: [example.header.ip_version].into(),
                     sources: group(&sources),
                     destinations: group(&destinations),
                     regions,
@@ -196,8 +202,13 @@ impl<'a> Comparison<'a> {
             (c.to.clone(), groups, regions, c.from.clone())
         };
         changes.sort_by_cached_key(key);
-        // Both addresses of a dual-stack pod change alike.
-        changes.dedup_by(|a, b| key(a) == key(b));
+        changes.dedup_by(|gone, kept| {
+            let same = key(gone) == key(kept);
+            if same {
+                kept.families.append(&mut gone.families);
+            }
+            same
+        });
         changes
     }
 
@@ -278,8 +289,10 @@ impl<'a> Comparison<'a> {
                 let (mut sources, mut destinations) = (Group::default(), Group::default());
                 sources.add_host(pair.0, self.views, census);
                 destinations.add_host(pair.1, self.views, census);
+                let example = example(pair.0, pair.1, &regions);
                 changes.push(Change {
-                    example: example(pair.0, pair.1, &regions),
+                    example,
+                    families: [example.header.ip_version].into(),
                     sources,
                     destinations,
                     regions,
@@ -453,7 +466,8 @@ impl fmt::Display for Diff {
                 Verdict::Allow => "NEWLY ALLOWED",
                 Verdict::Deny => "NEWLY DENIED",
             };
-            writeln!(f, "{title}: {}", space::phrase(&change.regions))?;
+            let families = if self.dual_stack { words::families(&change.families) } else { "" };
+            writeln!(f, "{title}: {}{families}", space::phrase(&change.regions))?;
             writeln!(f, "  from     {}", change.sources)?;
             writeln!(f, "  to       {}", change.destinations)?;
             writeln!(f, "  before   {}", change.from)?;

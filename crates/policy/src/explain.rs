@@ -134,9 +134,9 @@ pub enum Part {
 pub struct Staged {
     /// The verdict if they were enforced.
     pub verdict: Verdict,
-    /// The policy that would decide.
-    pub policy: Option<PolicyName>,
-    /// The rule that would decide; `None`: the end of a tier.
+    /// The first staged policy that would have a say.
+    pub policy: PolicyName,
+    /// Its rule that would match; `None`: it would make its tier deny by default.
     pub rule: Option<RuleAt>,
 }
 
@@ -247,7 +247,7 @@ impl Explainer<'_> {
                         step.logged.push(rule_at(policy, rule_index, rule));
                     }
                     [] => matched = Some(rule_at(policy, rule_index, rule)),
-                    [part] if step.near_misses.len() < MOST_NEAR_MISSES => {
+                    [part] if is_way_out(rule) && step.near_misses.len() < MOST_NEAR_MISSES => {
                         step.near_misses.push(NearMiss {
                             rule: rule_at(policy, rule_index, rule),
                             differs: part,
@@ -259,13 +259,13 @@ impl Explainer<'_> {
             }
         }
         step.outcome = match matched {
-            Some(rule) => {
-                step.near_misses.clear();
-                Outcome::Rule(rule)
-            }
+            Some(rule) => Outcome::Rule(rule),
             None if step.applying.is_empty() => Outcome::Skipped,
             None => Outcome::End(tier.default_action),
         };
+        if step.outcome != Outcome::End(TierDefault::Deny) {
+            step.near_misses.clear();
+        }
         step
     }
 
@@ -292,29 +292,65 @@ impl Explainer<'_> {
         }
     }
 
+    /// What staged policies would do, if it is another verdict or one of them would decide.
     fn staged(&self, enforced: &Judgement) -> Option<Staged> {
-        let staged = self.judge.judge_staged(self.flow);
-        let deciders = |j: &Judgement| [j.egress, j.ingress].map(|d| d.map(|d| d.decider));
-        if staged.verdict == enforced.verdict && deciders(&staged) == deciders(enforced) {
-            return None;
-        }
-        let rule = [(Direction::Ingress, staged.ingress), (Direction::Egress, staged.egress)]
+        let verdict = self.judge.judge_staged(self.flow).verdict;
+        let asked = enforced.exempt.is_none();
+        let by = [Direction::Ingress, Direction::Egress]
             .into_iter()
-            .filter_map(|(direction, decision)| Some((direction, decision?)))
-            .find(|(_, decision)| decision.verdict == staged.verdict)
-            .and_then(|(direction, decision)| self.decider_rule(direction, decision.decider));
-        Some(Staged {
-            verdict: staged.verdict,
-            policy: staged.policy(self.policies).cloned(),
-            rule,
-        })
+            .filter(|_| asked)
+            .find_map(|direction| self.staged_rule(direction));
+        match by {
+            Some((policy, rule)) if asked => Some(Staged { verdict, policy, rule }),
+            _ => None,
+        }
     }
 
-    fn decider_rule(&self, direction: Direction, decider: Decider) -> Option<RuleAt> {
-        let Decider::Rule { rule, .. } = decider else { return None };
-        let policy = decider.policy(self.policies)?;
-        Some(rule_at(policy, rule, policy.rules(direction)?.get(rule)?))
+    /// The first staged policy that would have a say in a direction: by a rule that matches, or by
+    /// making a tier deny by default.
+    fn staged_rule(&self, direction: Direction) -> Option<(PolicyName, Option<RuleAt>)> {
+        let subject = match direction {
+            Direction::Ingress => &self.destination,
+            Direction::Egress => &self.source,
+        };
+        'tiers: for tier in &self.policies.tiers {
+            let mut staged = None;
+            let mut applies = false;
+            for policy in &tier.policies {
+                let Some(rules) = policy.rules(direction) else { continue };
+                if !self.judge.holds(&policy.subject, subject) {
+                    continue;
+                }
+                let is_staged = policy.enforcement == Enforcement::Staged;
+                applies |= !is_staged;
+                if is_staged && staged.is_none() {
+                    staged = Some(policy.name.clone());
+                }
+                for (index, rule) in rules.iter().enumerate() {
+                    if rule.action == Action::Log || !self.mismatches(rule).is_empty() {
+                        continue;
+                    }
+                    if is_staged {
+                        return Some((policy.name.clone(), Some(rule_at(policy, index, rule))));
+                    }
+                    match rule.action {
+                        Action::Pass => continue 'tiers,
+                        _ => return None,
+                    }
+                }
+            }
+            if tier.default_action == TierDefault::Deny && (applies || staged.is_some()) {
+                // An enforced policy makes the tier deny already.
+                return staged.filter(|_| !applies).map(|name| (name, None));
+            }
+        }
+        None
     }
+}
+
+/// Whether a rule, had it matched, could have let the flow through.
+fn is_way_out(rule: &Rule) -> bool {
+    matches!(rule.action, Action::Allow | Action::Pass)
 }
 
 fn rule_at(policy: &Policy, index: usize, rule: &Rule) -> RuleAt {
@@ -386,20 +422,34 @@ impl fmt::Display for Explanation {
             describe_walk(f, "ingress", self.ingress.as_ref(), &self.destination)?;
         }
         if let Some(staged) = &self.staged {
-            write!(f, "\nstaged policies, if enforced: {}", staged.verdict.as_str())?;
-            match (&staged.rule, &staged.policy) {
-                (Some(rule), _) => writeln!(f, " by {rule}")?,
-                (None, Some(policy)) => writeln!(f, " by the end of the tier of {policy}")?,
-                (None, None) => writeln!(f)?,
+            match &staged.rule {
+                Some(rule) => write!(f, "\nstaged: {rule} would {}", verb(rule.action))?,
+                None => write!(f, "\nstaged: {} would make its tier deny", staged.policy)?,
             }
+            let unchanged = if staged.verdict == self.verdict { " still" } else { "" };
+            let verdict = match staged.verdict {
+                Verdict::Allow => "allowed",
+                Verdict::Deny => "denied",
+            };
+            writeln!(f, "; the flow would{unchanged} be {verdict}")?;
         }
         Ok(())
     }
 }
 
 impl Explanation {
-    /// One sentence.
+    /// One sentence, and another if both directions deny: then one rule will not do.
     fn because(&self) -> String {
+        let mut text = self.first_reason();
+        let denies =
+            |walk: &Option<Walk>| walk.as_ref().is_some_and(|walk| walk.verdict == Verdict::Deny);
+        if denies(&self.ingress) && denies(&self.egress) {
+            text += &format!("\n  Egress of {} denies it as well.", short(&self.source));
+        }
+        text
+    }
+
+    fn first_reason(&self) -> String {
         match self.exempt {
             Some(Exemption::SamePod) => {
                 return "A pod always reaches itself; no policy is asked.".to_owned();
@@ -513,10 +563,19 @@ fn describe_walk(
                 Part::Destination => "destination",
                 Part::Traffic => "traffic",
             };
-            writeln!(f, "    close: {}, which is for {part} {}", miss.rule, miss.wants)?;
+            writeln!(f, "    close: {}, but its {part} is {}", miss.rule, miss.wants)?;
         }
     }
     Ok(())
+}
+
+fn verb(action: Action) -> &'static str {
+    match action {
+        Action::Allow => "allow it",
+        Action::Deny => "deny it",
+        Action::Pass => "pass it on to the next tier",
+        Action::Log => "log it",
+    }
 }
 
 fn direction_name(direction: Direction) -> &'static str {

@@ -18,6 +18,7 @@ use crate::judge::Exemption;
 use crate::model::{IpVersion, PolicySet};
 use crate::space::{self, Region};
 use crate::view::{Sources, View};
+use crate::words;
 
 /// Which way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct Reach {
     pub way: Way,
     /// What passes; parties in no row are cut off.
     pub rows: Vec<Row>,
+    /// Whether the workload has addresses of both families.
+    pub dual_stack: bool,
 }
 
 /// Parties that pass alike.
@@ -46,6 +49,8 @@ pub struct Row {
     pub peers: Group,
     /// The traffic that passes.
     pub regions: Vec<Region>,
+    /// The families over which it passes.
+    pub families: BTreeSet<IpVersion>,
     /// Why.
     pub why: Why,
     /// One of the flows.
@@ -63,6 +68,9 @@ pub enum Why {
     Exempt(Exemption),
 }
 
+/// Traffic, what allows it, and whether over IPv4.
+type How = (Vec<Region>, Option<By>, bool);
+
 /// Finds out who can reach `endpoint`, or what it can reach.
 ///
 /// # Errors
@@ -79,7 +87,7 @@ pub fn reach(
     let atlas = Atlas::new(&views, &regions);
     let census = Census::of(&atlas, &views);
     let exempt = atlas.exempt(&views[0]);
-    let mut found: BTreeMap<(Vec<Region>, Option<By>), Vec<(AddressClass, Flow)>> = BTreeMap::new();
+    let mut found: BTreeMap<How, Vec<(AddressClass, Flow)>> = BTreeMap::new();
     let mut exempted = BTreeSet::new();
     for &own in &endpoint.addresses {
         let Some(own_class) = atlas.host(own).and_then(|i| atlas.classes.get(i)) else { continue };
@@ -100,15 +108,16 @@ pub fn reach(
                 let (source, destination) = pair(some_peer);
                 let example = example(source, destination, &regions);
                 let peers = AddressClass { hosts: ordinary.clone(), ..peer.clone() };
-                found.entry((regions, by)).or_default().push((peers, example));
+                found.entry((regions, by, own.is_ipv4())).or_default().push((peers, example));
             }
         }
     }
-    let ordinary = found.into_iter().filter_map(|((regions, by), peers)| {
+    let ordinary = found.into_iter().filter_map(|((regions, by, _), peers)| {
         let why = by.and_then(|by| decided_by(policies, by)).map_or(Why::NoPolicy, Why::Rule);
         let example = peers.first()?.1;
+        let families = [example.header.ip_version].into();
         let peers = Group::of(peers.iter().map(|(class, _)| class), &views, &census);
-        Some(Row { peers, regions, why, example })
+        Some(Row { peers, regions, families, why, example })
     });
     let exempted = exempted.into_iter().filter(|(peer, _)| !endpoint.addresses.contains(peer)).map(
         |(peer, own)| {
@@ -116,15 +125,22 @@ pub fn reach(
             peers.add_host(peer, &views, &census);
             let regions = space::regions([], [&[], &[]]);
             let example = example(peer, own, &regions);
-            Row { peers, regions, why: Why::Exempt(Exemption::OwnNode), example }
+            let families = [example.header.ip_version].into();
+            Row { peers, regions, families, why: Why::Exempt(Exemption::OwnNode), example }
         },
     );
     let mut rows: Vec<Row> = ordinary.chain(exempted).collect();
     let key = |row: &Row| (row.peers.clone(), row.regions.clone(), row.why.clone());
     rows.sort_by_cached_key(key);
-    // Both addresses of a dual-stack pod reach alike.
-    rows.dedup_by(|a, b| key(a) == key(b));
-    Ok(Reach { endpoint: endpoint.key(), way, rows })
+    rows.dedup_by(|gone, kept| {
+        let same = key(gone) == key(kept);
+        if same {
+            kept.families.append(&mut gone.families);
+        }
+        same
+    });
+    let families = endpoint.addresses.iter().map(|a| a.is_ipv4()).collect::<BTreeSet<_>>();
+    Ok(Reach { endpoint: endpoint.key(), way, rows, dual_stack: families.len() > 1 })
 }
 
 /// The traffic that passes between two classes, by what allows it.
@@ -172,9 +188,9 @@ impl fmt::Display for Reach {
         }
         let mut lines = vec![[head.to_owned(), "TRAFFIC".to_owned(), "WHY".to_owned()]];
         lines.extend(
-            self.rows.iter().map(|row| {
-                [row.peers.to_string(), space::phrase(&row.regions), row.why.to_string()]
-            }),
+            self.rows
+                .iter()
+                .map(|row| [row.peers.to_string(), self.traffic(row), row.why.to_string()]),
         );
         let width = |column: usize| {
             lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0).min(60)
@@ -188,6 +204,11 @@ impl fmt::Display for Reach {
 }
 
 impl Reach {
+    fn traffic(&self, row: &Row) -> String {
+        let families = if self.dual_stack { words::families(&row.families) } else { "" };
+        space::phrase(&row.regions) + families
+    }
+
     /// The same as a graph in the language of Graphviz.
     pub fn dot(&self) -> String {
         let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
@@ -196,7 +217,7 @@ impl Reach {
         text += &format!("  {own} [style=bold];\n");
         for row in &self.rows {
             let peers = quote(&row.peers.to_string());
-            let label = quote(&space::phrase(&row.regions));
+            let label = quote(&self.traffic(row));
             let (from, to) = match self.way {
                 Way::To => (&peers, &own),
                 Way::From => (&own, &peers),

@@ -1,5 +1,6 @@
 //! Expressions, traffic and endpoints in words that a person reads at once.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::flow::{Header, protocol};
@@ -38,7 +39,15 @@ pub fn who(expression: &Match, policies: &PolicySet) -> String {
         },
         Match::NamespaceHas(name, selector) => format!("namespace {name} having {selector}"),
         Match::Not(part) => format!("not ({})", who(part, policies)),
-        Match::All(parts) => list(parts, " and "),
+        Match::All(parts) => match &parts[..] {
+            [Match::Namespace(name), Match::PodLabels(selector)] => {
+                format!("pods with {selector} of namespace {name}")
+            }
+            [Match::NamespaceLabels(namespaces), Match::PodLabels(selector)] => {
+                format!("pods with {selector} of namespaces with {namespaces}")
+            }
+            _ => list(parts, " and "),
+        },
         Match::OneOf(parts) => list(parts, " or "),
     }
 }
@@ -96,7 +105,7 @@ fn ports(ports: &PortMatch) -> String {
             .iter()
             .map(|spec| match spec {
                 PortSpec::Range(first, last) => range(*first, *last),
-                PortSpec::Named(name) => format!("\"{name}\""),
+                PortSpec::Named(name) => format!("port \"{name}\""),
             })
             .collect();
         words.join(", ")
@@ -132,6 +141,15 @@ pub fn protocol_name(number: u8) -> String {
         protocol::ICMPV6 => "ICMPv6".to_owned(),
         136 => "UDPLite".to_owned(),
         _ => format!("protocol {number}"),
+    }
+}
+
+/// Over which families, unless over both.
+pub(crate) fn families(families: &BTreeSet<IpVersion>) -> &'static str {
+    match (families.contains(&IpVersion::V4), families.contains(&IpVersion::V6)) {
+        (true, false) => " (IPv4)",
+        (false, true) => " (IPv6)",
+        _ => "",
     }
 }
 
