@@ -5,7 +5,7 @@ BIN := target/release/portcullis
 # The root part of a target: nothing for root, sudo for everybody else.
 ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help setup build demo test lint doc deny bench bench-peers fuzz bpf bpf-check clean
+.PHONY: help setup build demo test lint doc deny bench bench-peers fuzz bpf bpf-check test-zerocopy clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ demo: build ## Two policies, four hosts, real connections: watch it work (root o
 
 test: setup ## Everything that must hold: format, lints, unit, property, end-to-end, documents
 	scripts/test
+
+test-zerocopy: setup ## Real zero-copy, in a QEMU guest (about a minute; skipped loudly without the packages)
+	scripts/test-zerocopy.sh
 
 lint: setup ## Format and clippy, warnings are errors
 	$(CARGO) fmt --all --check
