@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::lab::{Echo, Host, Namespace};
 
-pub const CLUSTER: &str = "
+pub(crate) const CLUSTER: &str = "
 apiVersion: v1
 kind: Pod
 metadata: {name: client, labels: {app: client}}
@@ -25,7 +25,7 @@ metadata: {name: server, labels: {app: server}}
 status: {phase: Running, podIPs: [{ip: 10.78.0.2}, {ip: 'fd78::2'}]}
 ";
 
-pub const POLICIES: &str = "
+pub(crate) const POLICIES: &str = "
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: only-client}
@@ -37,7 +37,7 @@ spec:
 ";
 
 /// Whether namespaces can be made here; says `skipped` if not.
-pub fn privileged() -> bool {
+pub(crate) fn privileged() -> bool {
     match Namespace::new() {
         Ok(_) => true,
         Err(error) => {
@@ -48,7 +48,7 @@ pub fn privileged() -> bool {
 }
 
 /// Two hosts, and the firewall's namespace between them.
-pub struct Wire {
+pub(crate) struct Wire {
     client: Host,
     _server: Host,
     firewall: Namespace,
@@ -58,7 +58,7 @@ pub struct Wire {
 
 impl Wire {
     /// Builds it, with echo services on 5432 and 8080 and both documents written.
-    pub fn build() -> Self {
+    pub(crate) fn build() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder =
@@ -81,20 +81,20 @@ impl Wire {
     }
 
     /// Paths of the cluster and policies files.
-    pub fn files(&self) -> (String, String) {
+    pub(crate) fn files(&self) -> (String, String) {
         let path = |name: &str| self.folder.join(name).to_str().unwrap().to_owned();
         (path("cluster.yaml"), path("policies.yaml"))
     }
 
     /// Replaces the policies file as an editor does.
-    pub fn write_policies(&self, text: &str) {
+    pub(crate) fn write_policies(&self, text: &str) {
         let new = self.folder.join(".policies.new");
         std::fs::write(&new, text).unwrap();
         std::fs::rename(new, self.folder.join("policies.yaml")).unwrap();
     }
 
     /// Starts the command on the wire.
-    pub fn run(&self, more: &[&str]) -> Running {
+    pub(crate) fn run(&self, more: &[&str]) -> Running {
         let (cluster, policies) = self.files();
         let mut arguments =
             vec!["--wire", "fw0:fw1", "--cluster", &cluster, "--policies", &policies];
@@ -115,7 +115,7 @@ impl Wire {
     }
 
     /// Runs the command expecting it to refuse: its exit code and what it said.
-    pub fn refused(&self, arguments: &[&str]) -> (Option<i32>, String) {
+    pub(crate) fn refused(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let output = self.spawn(arguments).wait_with_output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     }
@@ -136,7 +136,7 @@ impl Wire {
     }
 
     /// Whether a connection to the server is made and echoes.
-    pub fn reaches(&self, server: SocketAddr, patience: Duration) -> bool {
+    pub(crate) fn reaches(&self, server: SocketAddr, patience: Duration) -> bool {
         let Ok(mut stream) = self.client.connect(server, patience).unwrap() else { return false };
         let mut answer = [0; 4];
         stream.set_read_timeout(Some(patience)).unwrap();
@@ -146,7 +146,7 @@ impl Wire {
     }
 
     /// Sends `count` bytes and compares what comes back; answers how many came back right.
-    pub fn bulk(&self, server: SocketAddr, count: usize) -> Result<usize, String> {
+    pub(crate) fn bulk(&self, server: SocketAddr, count: usize) -> Result<usize, String> {
         let mut stream = self
             .client
             .connect(server, Duration::from_secs(2))
@@ -179,7 +179,7 @@ impl Wire {
     }
 
     /// Whether an XDP program is attached to either port.
-    pub fn has_program(&self) -> bool {
+    pub(crate) fn has_program(&self) -> bool {
         let output = self.firewall.run(|| Command::new("ip").args(["link", "show"]).output());
         let text = String::from_utf8(output.unwrap().unwrap().stdout).unwrap();
         text.contains("xdp")
@@ -193,14 +193,14 @@ impl Drop for Wire {
 }
 
 /// The command, running.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     lines: Receiver<String>,
 }
 
 impl Running {
     /// Waits for a line that contains `text` and answers it.
-    pub fn wait_for(&mut self, text: &str) -> String {
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
         let until = Instant::now() + Duration::from_secs(15);
         let mut seen = String::new();
         while let Some(left) = until.checked_duration_since(Instant::now()) {
@@ -213,18 +213,18 @@ impl Running {
         panic!("no line with {text:?}; it said:\n{seen}");
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).unwrap();
     }
 
     /// Ends it with SIGTERM; its exit code.
-    pub fn terminate(&mut self) -> Option<i32> {
+    pub(crate) fn terminate(&mut self) -> Option<i32> {
         self.signal(Signal::SIGTERM);
         self.wait()
     }
 
     /// Waits for its end; its exit code, `None` if a signal ended it.
-    pub fn wait(&mut self) -> Option<i32> {
+    pub(crate) fn wait(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
 
