@@ -1,6 +1,7 @@
 //! What can go wrong between an interface name and a running program, and what to do about it.
 
 use std::io;
+use std::path::PathBuf;
 
 /// Why the program could not be loaded or attached. Every message names the thing and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +93,17 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// The program cannot be made to outlive the process.
+    #[error(
+        "pinning at {}: {source}; the folder must lie in a BPF file system (`mount -t bpf bpf /sys/fs/bpf`)", .path.display()
+    )]
+    Pin {
+        /// Where it was to be pinned.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+
     /// A queue that the program was not loaded for.
     #[error("queue {queue}: the program was loaded for {queues} queues")]
     NoSuchQueue {
@@ -123,6 +135,7 @@ impl Error {
             | Self::TooFewQueues { source, .. }
             | Self::OldKernel { source, .. }
             | Self::Load { source, .. }
+            | Self::Pin { source, .. }
             | Self::System { source, .. } => source.raw_os_error(),
         }
     }

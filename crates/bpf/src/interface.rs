@@ -1,6 +1,7 @@
 //! Network interfaces: name, index, MTU and queues, as the kernel of this network namespace says.
 
 use std::ffi::CString;
+use std::fs;
 
 use crate::Error;
 use crate::sys;
@@ -42,6 +43,14 @@ impl Interface {
     /// The kernel's number for it, positive.
     pub fn index(&self) -> u32 {
         self.index
+    }
+
+    /// Whether a bridge (or bond, or the like) has the interface as a port. Reads sysfs; where that
+    /// shows another network namespace, the answer is no.
+    pub fn has_master(&self) -> bool {
+        let path = |file: &str| format!("/sys/class/net/{}/{file}", self.name);
+        let index = fs::read_to_string(path("ifindex")).unwrap_or_default();
+        index.trim().parse() == Ok(self.index) && fs::symlink_metadata(path("master")).is_ok()
     }
 
     /// Largest packet behind the link-layer header, in bytes.

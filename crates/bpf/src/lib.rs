@@ -11,7 +11,7 @@
 //!
 //! let interface = Interface::by_name("eth0")?;
 //! let mut program = Program::load(&interface, &Settings::default())?;
-//! let mode = program.attach(&interface, Attach::PreferNative)?;
+//! let mode = program.attach(&interface, Attach::PreferNative, None)?;
 //! println!("{} runs the program in {mode} mode", interface.name());
 //! // For each queue: program.set_socket(queue, &socket)?, then beat before every batch.
 //! let heartbeat = program.heartbeat(0)?;
@@ -20,12 +20,13 @@
 //! ```
 //!
 //! The program is held by a link that lives as long as the `Program`: when the process ends, however
-//! it ends, the kernel detaches and frees everything.
+//! it ends, the kernel detaches and frees everything, unless the link was pinned on request.
 
 mod counters;
 mod error;
 mod heartbeat;
 mod interface;
+mod link;
 mod loader;
 mod sys;
 

@@ -4,17 +4,22 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, ObjectBuilder, OpenObject, PrintLevel};
 
 use crate::heartbeat::{Beats, Heartbeat, STALE_AFTER};
+use crate::link::Link;
 use crate::sys;
 use crate::{Counters, Error, Interface};
 
 /// The compiled program.
 static OBJECT: &[u8] = include_bytes!("portcullis.bpf.o");
+
+/// The program behind the XDP program on wires.
+const BYPASS: &str = "portcullis_bypass";
 
 /// Above this MTU packets may come in several buffers. Drivers put the limit of one buffer between
 /// 3,000 and 3,520 bytes.
@@ -68,14 +73,18 @@ pub struct Settings {
     /// Largest number of prefixes in the early-drop set, per address family; 0 leaves the check out
     /// of the program.
     pub early_drop_capacity: u32,
+    /// In failure mode open, send what no live userspace takes out of the interface with this index,
+    /// as a bridge beneath would: the other port of a wire. `None` leaves it to the host's stack.
+    pub bypass_to: Option<u32>,
 }
 
 /// One loaded instance of the program, with maps of its own, attached or not. Dropping it detaches.
 #[derive(Debug)]
 pub struct Program {
-    // Dropped first: nothing may run the program when the maps go.
-    link: Option<OwnedFd>,
+    link: Option<Link>,
+    bypass_link: Option<Link>,
     program: OwnedFd,
+    bypass: Option<OwnedFd>,
     sockets: MapHandle,
     counters: MapHandle,
     beats: Arc<Beats>,
@@ -84,7 +93,12 @@ pub struct Program {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { failure: FailureMode::Closed, stale_after: STALE_AFTER, early_drop_capacity: 0 }
+        Self {
+            failure: FailureMode::Closed,
+            stale_after: STALE_AFTER,
+            early_drop_capacity: 0,
+            bypass_to: None,
+        }
     }
 }
 
@@ -119,8 +133,9 @@ impl Program {
         let queues = interface.rx_queues();
         let mut object = open()?;
         configure(&mut object, settings, queues).map_err(|error| load_error(os_error(&error)))?;
+        let bypass = settings.failure == FailureMode::Open && settings.bypass_to.is_some();
         for mut program in object.progs_mut() {
-            let chosen = program.name() == entry;
+            let chosen = program.name() == entry || (bypass && program.name() == BYPASS);
             program.set_autoload(chosen);
         }
         take_log();
@@ -128,55 +143,88 @@ impl Program {
 
         let map = |name: &str| {
             let map = object.maps().find(|map| map.name() == name);
-            map.ok_or_else(|| load_error(io::Error::from(io::ErrorKind::NotFound))).and_then(
-                |map| MapHandle::try_from(&map).map_err(|error| load_error(os_error(&error))),
-            )
+            map.ok_or_else(|| load_error(io::ErrorKind::NotFound.into())).and_then(|map| {
+                MapHandle::try_from(&map).map_err(|error| load_error(os_error(&error)))
+            })
         };
         let (sockets, counters, beats) = (map("sockets")?, map("counters")?, map("beats")?);
-        let program = object
-            .progs()
-            .find(|program| program.name() == entry)
-            .ok_or_else(|| load_error(io::Error::from(io::ErrorKind::NotFound)))?
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(load_error)?;
+        let program = |name: &str| {
+            let program = object.progs().find(|program| program.name() == name);
+            let program = program.ok_or_else(|| load_error(io::ErrorKind::NotFound.into()))?;
+            program.as_fd().try_clone_to_owned().map_err(load_error)
+        };
+        let bypass = if bypass { Some(program(BYPASS)?) } else { None };
+        let program = program(entry)?;
         let beats = Arc::new(Beats::map(beats.as_fd(), queues)?);
-        Ok(Self { link: None, program, sockets, counters, beats, queues })
+        Ok(Self {
+            link: None,
+            bypass_link: None,
+            program,
+            bypass,
+            sockets,
+            counters,
+            beats,
+            queues,
+        })
     }
 
     /// Attaches the program; answers the mode obtained, as the kernel reports it.
     ///
+    /// With `pins`, a folder of a BPF file system, the program outlives the process: it stays on the
+    /// interface until [`Program::detach`] or until its files there are removed, and does what the
+    /// failure mode says meanwhile. A program that a predecessor left there is replaced without a
+    /// packet seeing none.
+    ///
     /// # Errors
     /// [`Error::Occupied`], [`Error::MtuTooLarge`], [`Error::NativeUnsupported`],
-    /// [`Error::TooFewQueues`], [`Error::NotPermitted`]. [`Attach::PreferNative`] answers the error
-    /// of the native attempt unless the driver merely lacks native XDP.
-    pub fn attach(&mut self, interface: &Interface, attach: Attach) -> Result<AttachMode, Error> {
+    /// [`Error::TooFewQueues`], [`Error::NotPermitted`]; [`Error::Pin`] if `pins` is no place to pin.
+    /// [`Attach::PreferNative`] answers the error of the native attempt unless the driver merely
+    /// lacks native XDP.
+    pub fn attach(
+        &mut self,
+        interface: &Interface,
+        attach: Attach,
+        pins: Option<&Path>,
+    ) -> Result<AttachMode, Error> {
+        let link = |flags| self.link(interface, flags, pins);
         let link = match attach {
-            Attach::Native => self.link(interface, NATIVE_FLAG)?,
-            Attach::Generic => self.link(interface, GENERIC_FLAG)?,
-            Attach::PreferNative => match self.link(interface, NATIVE_FLAG) {
-                Err(Error::NativeUnsupported { .. }) => self.link(interface, GENERIC_FLAG)?,
+            Attach::Native => link(NATIVE_FLAG)?,
+            Attach::Generic => link(GENERIC_FLAG)?,
+            Attach::PreferNative => match link(NATIVE_FLAG) {
+                Err(Error::NativeUnsupported { .. }) => link(GENERIC_FLAG)?,
                 answer => answer?,
             },
         };
         self.link = Some(link);
+        if let Some(bypass) = &self.bypass {
+            let attach = || {
+                sys::link_tc(bypass.as_fd(), interface.index()).map_err(|source| {
+                    Error::system(
+                        format!("interface {}: attaching the bypass", interface.name()),
+                        source,
+                    )
+                })
+            };
+            self.bypass_link =
+                Some(Link::obtain(bypass.as_fd(), interface, "bypass", pins, attach)?);
+        }
+        let what = || format!("interface {}: reading the attach mode back", interface.name());
         match sys::attached_mode(interface.index()) {
             Ok(ATTACHED_NATIVE) => Ok(AttachMode::Native),
             Ok(ATTACHED_GENERIC) => Ok(AttachMode::Generic),
             Ok(other) => Err(Error::System {
-                what: format!("interface {}: reading the attach mode back", interface.name()),
+                what: what(),
                 source: io::Error::other(format!("the kernel says {other}")),
             }),
-            Err(source) => Err(Error::system(
-                format!("interface {}: reading the attach mode back", interface.name()),
-                source,
-            )),
+            Err(source) => Err(Error::system(what(), source)),
         }
     }
 
-    /// Takes the program off the interface.
+    /// Takes the program off the interface, also where it was to outlive the process.
     pub fn detach(&mut self) {
-        self.link = None;
+        for link in [self.link.take(), self.bypass_link.take()].into_iter().flatten() {
+            link.remove();
+        }
     }
 
     /// Hands the packets of `queue` to `socket` from now on.
@@ -234,9 +282,13 @@ impl Program {
             .map_err(|source| Error::system("running the program on a test packet", source))
     }
 
-    fn link(&self, interface: &Interface, flags: u32) -> Result<OwnedFd, Error> {
-        sys::link_xdp(self.program.as_fd(), interface.index(), flags)
-            .map_err(|source| attach_error(interface, flags, source))
+    fn link(&self, interface: &Interface, flags: u32, pins: Option<&Path>) -> Result<Link, Error> {
+        let program = self.program.as_fd();
+        let attach = || {
+            sys::link_xdp(program, interface.index(), flags)
+                .map_err(|source| attach_error(interface, flags, source))
+        };
+        Link::obtain(program, interface, "xdp", pins, attach)
     }
 }
 
@@ -265,10 +317,11 @@ fn configure(
                 let open = u32::from(settings.failure == FailureMode::Open);
                 let stale = settings.stale_after.max(Duration::from_millis(10)).as_nanos();
                 let stale = i64::try_from(stale).unwrap_or(i64::MAX);
-                let mut value = Vec::with_capacity(16);
+                let mut value = Vec::with_capacity(24);
                 value.extend(open.to_ne_bytes());
                 value.extend(u32::from(early_drop > 0).to_ne_bytes());
                 value.extend(stale.to_ne_bytes());
+                value.extend(settings.bypass_to.unwrap_or(0).to_ne_bytes());
                 map.set_initial_value(&value)?;
             }
             _ => {}

@@ -1,10 +1,12 @@
 //! The unsafe corner: system calls that neither std nor libbpf-rs offers, and the memory shared with
 //! the program.
 
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU64;
 
@@ -75,24 +77,58 @@ fn interface_ioctl(call: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<(
 
 /// Attaches an XDP program to an interface through a link; closing the answer detaches it.
 pub(crate) fn link_xdp(program: BorrowedFd<'_>, index: u32, flags: u32) -> io::Result<OwnedFd> {
+    link(program, index, libbpf_sys::BPF_XDP, flags)
+}
+
+/// Attaches a traffic control program to an interface's ingress, likewise. Linux 6.6.
+pub(crate) fn link_tc(program: BorrowedFd<'_>, index: u32) -> io::Result<OwnedFd> {
+    link(program, index, libbpf_sys::BPF_TCX_INGRESS, 0)
+}
+
+fn link(program: BorrowedFd<'_>, index: u32, to: u32, flags: u32) -> io::Result<OwnedFd> {
     // SAFETY: the options are plain data for which all zeroes is valid.
     let mut options: libbpf_sys::bpf_link_create_opts = unsafe { mem::zeroed() };
     options.sz = mem::size_of_val(&options) as _;
     options.flags = flags;
     // SAFETY: the program's descriptor is open and the options live through the call.
-    let fd = unsafe {
-        libbpf_sys::bpf_link_create(
-            program.as_raw_fd(),
-            index as c_int,
-            libbpf_sys::BPF_XDP,
-            &options,
-        )
-    };
-    if fd < 0 {
-        return Err(io::Error::from_raw_os_error(-fd));
-    }
+    let fd =
+        unsafe { libbpf_sys::bpf_link_create(program.as_raw_fd(), index as c_int, to, &options) };
+    owned(fd)
+}
+
+/// Pins a BPF object, so that it outlives the process.
+pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    // SAFETY: the descriptor is open and the path a NUL-terminated string.
+    done(unsafe { libbpf_sys::bpf_obj_pin(object.as_raw_fd(), path.as_ptr()) })
+}
+
+/// Opens a pinned link.
+pub(crate) fn pinned_link(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    // SAFETY: the path is a NUL-terminated string.
+    owned(unsafe { libbpf_sys::bpf_obj_get(path.as_ptr()) })
+}
+
+/// Puts another program in the place of the one that a link holds, at once.
+pub(crate) fn replace_program(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both descriptors are open; no options.
+    done(unsafe { libbpf_sys::bpf_link_update(link.as_raw_fd(), program.as_raw_fd(), ptr::null()) })
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+/// The descriptor that a call of libbpf made, or its error.
+fn owned(answer: c_int) -> io::Result<OwnedFd> {
+    done(answer)?;
     // SAFETY: the call made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    Ok(unsafe { OwnedFd::from_raw_fd(answer) })
+}
+
+fn done(answer: c_int) -> io::Result<()> {
+    if answer < 0 { Err(io::Error::from_raw_os_error(-answer)) } else { Ok(()) }
 }
 
 /// The mode in which a program is attached to an interface: `XDP_ATTACHED_*` of linux/if_link.h.

@@ -2,14 +2,16 @@
 //! without a filter. Shows how a worker's loop uses them.
 //!
 //! ```text
-//! cargo run --release --example forward -- fw0 fw1 [MODE [FAILURE]]
+//! cargo run --release --example forward -- fw0 fw1 [MODE [FAILURE [PINS]]]
 //! ```
-//! MODE as in `prefer-zerocopy` (the default), FAILURE `closed` (the default) or `open`. Prints the
-//! modes and `ready`, forwards until it is killed or its standard input ends, then prints counters.
+//! MODE as in `prefer-zerocopy` (the default), FAILURE `closed` (the default) or `open`, PINS a folder
+//! of a BPF file system where the programs stay when this ends. Prints the modes and `ready`,
+//! forwards until it is killed or its standard input ends, then prints counters.
 
 use std::error::Error;
 use std::io::Read;
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{env, process, thread};
@@ -35,7 +37,7 @@ fn main() {
 fn run() -> Result<(), Box<dyn Error>> {
     let args: Vec<_> = env::args().skip(1).collect();
     let [left, right, options @ ..] = &args[..] else {
-        return Err("usage: forward LEFT RIGHT [MODE [FAILURE]]".into());
+        return Err("usage: forward LEFT RIGHT [MODE [FAILURE [PINS]]]".into());
     };
     let mut config = Config::default();
     if let Some(mode) = options.first() {
@@ -46,6 +48,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         Some("open") => FailureMode::Open,
         Some(other) => return Err(format!("failure mode {other:?}: closed or open").into()),
     };
+    config.pins = options.get(2).map(PathBuf::from);
     let mut wire = xdp::open(&[left, right], &config)?;
     if let Some(why) = &wire.refused {
         println!("refused: {why}");

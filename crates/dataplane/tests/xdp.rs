@@ -8,8 +8,13 @@ mod netns;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use portcullis_bpf::{Attach, Interface, Program, Settings};
 
 use netns::{Net, PATIENCE, Place, eventually};
 
@@ -208,8 +213,16 @@ fn what_cannot_be_is_refused_in_one_line_that_says_what_to_do() {
     one_line(&["fw0", "fw0"], &["fw0", "twice"]);
     one_line(&["fw0", "fw1", "fastest"], &["fastest", "require-", "zerocopy"]);
     // A program of somebody else.
-    let _forwarder = net.forward(&[]);
-    one_line(&["fw0", "fw1"], &["fw0", "another XDP program", "ip link set fw0 xdp off"]);
+    let attach = || {
+        let interface = Interface::by_name("fw1").unwrap();
+        let mut program = Program::load(&interface, &Settings::default()).unwrap();
+        program.attach(&interface, Attach::Native, None).unwrap();
+        program
+    };
+    let _program = net.within(Place::Forwarder, attach).join().unwrap();
+    one_line(&["fw0", "fw1"], &["fw1", "another XDP program", "ip link set fw1 xdp off"]);
+    let nowhere = ["fw0", "fw1", "prefer-copy", "closed", "/proc/nowhere"];
+    one_line(&nowhere, &["/proc/nowhere", "mount -t bpf"]);
 }
 
 #[test]
@@ -276,38 +289,139 @@ fn after_sigkill_a_bridge_beneath_carries_the_packets() {
     assert!(probe.flows());
 }
 
-/// Stops the worker and asks for how long packets still find a way, or when they find one again.
-#[test]
-fn a_stalled_worker_means_what_the_failure_mode_says_within_a_second() {
-    for open in [false, true] {
-        let Some(net) = Net::new(2, 1500) else { return };
-        // The host's stack beneath could carry packets: only the failure mode stands against it.
+/// Both failure modes, over a host whose bridge could carry the packets and over one without.
+fn stalled(failure: &str, bridge: bool) {
+    let Some(net) = Net::new(2, 1500) else { return };
+    if bridge {
         net.bridge();
-        let failure = if open { "open" } else { "closed" };
-        let forwarder = net.forward(&["prefer-copy", failure]);
-        let mut probe = Probe::new(&net, echo(&net, SERVER_V4));
-        assert!(probe.flows());
+    }
+    let forwarder = net.forward(&["prefer-copy", failure]);
+    let mut probe = Probe::new(&net, echo(&net, SERVER_V4));
+    assert!(probe.flows());
 
-        forwarder.signal(libc::SIGSTOP);
-        let stopped = Instant::now();
-        let short = Duration::from_millis(50);
-        if open {
-            assert!(
-                eventually(Duration::from_secs(1), || probe.passes(64, short)),
-                "not open after {:?}",
-                stopped.elapsed()
-            );
-        } else {
-            std::thread::sleep(Duration::from_secs(1));
-            for _ in 0..10 {
-                assert!(!probe.passes(64, short), "passes though closed");
-            }
+    forwarder.signal(libc::SIGSTOP);
+    within_a_second(&mut probe, failure);
+    if failure == "open" {
+        tcp(&net, SERVER_V6, 1 << 20);
+    }
+    forwarder.signal(libc::SIGCONT);
+    assert!(probe.flows(), "{failure}: not flowing again");
+    let report = String::from_utf8(forwarder.finish().stdout).unwrap();
+    let verdict = if failure == "open" { "stale_passed" } else { "stale_dropped" };
+    assert!(report.contains(verdict), "{report}");
+}
+
+#[test]
+fn stalled_means_closed_within_a_second_over_a_bridge() {
+    stalled("closed", true);
+}
+
+#[test]
+fn stalled_means_closed_within_a_second_over_nothing() {
+    stalled("closed", false);
+}
+
+#[test]
+fn stalled_means_open_within_a_second_over_a_bridge() {
+    stalled("open", true);
+}
+
+#[test]
+fn stalled_means_open_within_a_second_over_nothing() {
+    stalled("open", false);
+}
+
+/// As above for a worker that died, where the programs are to outlive it; then a successor.
+fn dead_but_pinned(failure: &str, bridge: bool) {
+    let Some(net) = Net::new(2, 1500) else { return };
+    let Some(pins) = Pins::mount() else { return };
+    if bridge {
+        net.bridge();
+    }
+    let args = ["prefer-copy", failure, pins.folder.to_str().unwrap()];
+    let mut probe = Probe::new(&net, echo(&net, SERVER_V4));
+    for _ in 0..2 {
+        let forwarder = net.forward(&args);
+        assert!(probe.flows());
+        forwarder.kill();
+        assert!(attached(&net, "fw0") && attached(&net, "fw1"));
+        within_a_second(&mut probe, failure);
+    }
+    // A clean end leaves the programs as well; a successor that fails does not disturb.
+    let forwarder = net.forward(&args);
+    net.refused(&[&["fw0", "fw1"][..], &args].concat());
+    assert!(probe.flows());
+    assert!(forwarder.finish().status.success());
+    within_a_second(&mut probe, failure);
+    drop(pins);
+    assert!(eventually(PATIENCE, || !attached(&net, "fw0") && !attached(&net, "fw1")));
+    if bridge {
+        assert!(probe.flows(), "the bridge does not carry packets");
+    } else {
+        assert!(!probe.passes(64, Duration::from_millis(200)), "the bypass stays");
+    }
+}
+
+#[test]
+fn dead_but_pinned_means_closed_within_a_second_over_a_bridge() {
+    dead_but_pinned("closed", true);
+}
+
+#[test]
+fn dead_but_pinned_means_closed_within_a_second_over_nothing() {
+    dead_but_pinned("closed", false);
+}
+
+#[test]
+fn dead_but_pinned_means_open_within_a_second_over_a_bridge() {
+    dead_but_pinned("open", true);
+}
+
+#[test]
+fn dead_but_pinned_means_open_within_a_second_over_nothing() {
+    dead_but_pinned("open", false);
+}
+
+fn within_a_second(probe: &mut Probe, failure: &str) {
+    let short = Duration::from_millis(50);
+    if failure == "open" {
+        assert!(eventually(Duration::from_secs(1), || probe.passes(64, short)), "not open");
+    } else {
+        std::thread::sleep(Duration::from_secs(1));
+        for _ in 0..10 {
+            assert!(!probe.passes(64, short), "passes though closed");
         }
-        forwarder.signal(libc::SIGCONT);
-        assert!(probe.flows(), "{failure}: not flowing again");
-        let report = String::from_utf8(forwarder.finish().stdout).unwrap();
-        let verdict = if open { "stale_passed" } else { "stale_dropped" };
-        assert!(report.contains(verdict), "{report}");
+    }
+}
+
+/// A BPF file system of a test's own.
+struct Pins {
+    folder: PathBuf,
+}
+
+impl Pins {
+    fn mount() -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("pcx-{}-{n}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&folder).status();
+        let pins = Self { folder };
+        if !mounted.is_ok_and(|status| status.success()) {
+            eprintln!("skipped: needs to mount a BPF file system");
+            return None;
+        }
+        Some(pins)
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        for pin in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let _ = std::fs::remove_file(pin.path());
+        }
+        let _ = Command::new("umount").arg(&self.folder).status();
+        let _ = std::fs::remove_dir(&self.folder);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a user may choose, and what was obtained.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -60,8 +61,14 @@ pub struct RingSizes {
 pub struct Config {
     /// Zero-copy, copy or generic.
     pub mode: ModePolicy,
-    /// What happens to packets when no live worker takes them.
+    /// What happens to packets when no live worker takes them. `Open` on a wire (two interfaces)
+    /// that no kernel bridge connects makes the kernel itself pass them from one to the other
+    /// (Linux 6.6).
     pub failure: FailureMode,
+    /// A folder of a BPF file system where the programs are pinned, so that the failure mode holds
+    /// also when the process is gone, and until a successor takes over. `None`: a process that ends
+    /// leaves nothing behind.
+    pub pins: Option<PathBuf>,
     /// Time without a heartbeat after which a queue's worker counts as stalled.
     pub stale_after: Duration,
     /// Ring sizes of each socket.
@@ -85,6 +92,7 @@ impl Default for Config {
         Self {
             mode: ModePolicy::Prefer(Mode::ZeroCopy),
             failure: FailureMode::Closed,
+            pins: None,
             stale_after: STALE_AFTER,
             rings: RingSizes { rx: 1024, tx: 1024, fill: 1024, completion: 1024 },
             chunk_size: None,

@@ -45,10 +45,11 @@ pub struct OpenInterface {
 }
 
 /// Holds what must live as long as packets are to flow: the programs on the interfaces. Dropping it
-/// takes them off, so that packets go to the host's stack again.
+/// takes them off, so that packets go to the host's stack again, unless [`Config::pins`] says that
+/// they stay.
 ///
 /// A queue is free for others once both its port and the guard are gone. A process that dies takes
-/// all of it along, however it dies: nothing is pinned.
+/// all of it along, however it dies, except for what is pinned.
 #[derive(Debug)]
 pub struct Guard {
     interfaces: Vec<Guarded>,
@@ -63,6 +64,13 @@ struct Guarded {
 }
 
 impl Guard {
+    /// Takes the programs off the interfaces for good, pinned or not.
+    pub fn detach(&mut self) {
+        for on in &mut self.interfaces {
+            on.program.detach();
+        }
+    }
+
     /// What the program on each interface counted.
     ///
     /// # Errors
@@ -175,6 +183,7 @@ impl Attempt {
         let (umem, pool) = SharedUmem::new(config, layout, config.chunks(queues)?)?;
         let mut opened = Vec::with_capacity(interfaces.len());
         let mut guard = Guard { interfaces: Vec::with_capacity(interfaces.len()) };
+        let pins = config.pins.as_deref();
         let mut next_port = 0;
         for interface in interfaces {
             let mut program = Program::load(
@@ -183,10 +192,9 @@ impl Attempt {
                     failure: config.failure,
                     stale_after: config.stale_after,
                     early_drop_capacity: config.early_drop_capacity,
+                    bypass_to: bypass_to(interface, interfaces),
                 },
             )?;
-            let attached =
-                retry(deadline, || program.attach(interface, self.attach).map_err(Error::from))?;
             let mut ports = Vec::with_capacity(interface.rx_queues() as usize);
             let mut sockets = Vec::with_capacity(interface.rx_queues() as usize);
             let mut zero_copy = true;
@@ -214,6 +222,10 @@ impl Attempt {
                     config.rings.fill as usize,
                 ));
             }
+            // Last, so that whoever holds the queues is not disturbed by an attempt that fails.
+            let attached = retry(deadline, || {
+                program.attach(interface, self.attach, pins).map_err(Error::from)
+            })?;
             let promiscuous = match config.promiscuous {
                 true => Some(promiscuous(interface)?),
                 false => None,
@@ -302,6 +314,13 @@ fn promiscuous(interface: &Interface) -> Result<OwnedFd, Error> {
         what: format!("interface {}: making it promiscuous", interface.name()),
         source,
     })
+}
+
+/// The other port of a wire that no bridge beneath connects: failure mode open has to.
+fn bypass_to(interface: &Interface, all: &[Interface]) -> Option<u32> {
+    let [one, two] = all else { return None };
+    let other = if one == interface { two } else { one };
+    (!one.has_master() && !two.has_master()).then(|| other.index())
 }
 
 /// Repeats what fails because a predecessor has not quite let go yet.
