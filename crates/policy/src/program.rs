@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use portcullis_identity_table::{Generation, IdentityId};
 
-use crate::compile::grid::{Grid, RowId};
+use crate::compile::grid::{Grid, PAGE, RowId};
 use crate::compile::resolve::{RuleId, RuleInfo};
 use crate::compile::trees::{Outcome, Ref, Trees};
 use crate::flow::{Header, Verdict};
@@ -128,72 +128,59 @@ impl Program {
 
     /// The same step for the whole batch, then the next, so that the loads of a step overlap.
     fn decide_batch(&self, flows: &[FlowKey], out: &mut [Decision]) {
-        const NONE: u32 = 0;
-        let mut egress = [NONE; BATCH];
-        let mut ingress = [NONE; BATCH];
-        let mut pages = [(usize::MAX, usize::MAX); BATCH];
+        // For each flow and direction that has a say: place of the palette and of the page number in
+        // the grid's rows, and the column within the page; then the tree, then the leaf.
+        let mut places = [Place::default(); 2 * BATCH];
+        let mut count = 0;
         for (i, flow) in flows.iter().enumerate() {
             let (source, destination) = (self.record(flow.source), self.record(flow.destination));
-            out[i] = self.exempt(flow, source, destination);
-            if out[i].reason == Reason::Policy {
-                let place = |row, column| {
-                    if row == NO_ROW { usize::MAX } else { self.grid.page_of(RowId(row), column) }
-                };
-                pages[i] = (
-                    place(source.egress, destination.class),
-                    place(destination.ingress, source.class),
-                );
-            }
-        }
-        for (i, flow) in flows.iter().enumerate() {
-            let tree = |place: usize, peer: IdentityId| {
-                let Some(&page) = self.grid.rows.get(place) else { return NONE };
-                let column = self.record(peer).class as usize % crate::compile::grid::PAGE;
-                self.grid.pages[page as usize * crate::compile::grid::PAGE + column]
-            };
-            egress[i] = tree(pages[i].0, flow.destination);
-            ingress[i] = tree(pages[i].1, flow.source);
-        }
-        for (i, flow) in flows.iter().enumerate() {
+            out[i] = exempt(flow, source, destination);
             if out[i].reason != Reason::Policy {
                 continue;
             }
-            let mut walk = |tree: u32, has_say: bool| {
-                if !has_say {
-                    return None;
+            let directions = [(source.egress, destination), (destination.ingress, source)];
+            for (direction, (row, peer)) in directions.into_iter().enumerate() {
+                let place = &mut places[count];
+                if row != NO_ROW {
+                    let row = RowId(row);
+                    place.palette = self.grid.palette_of(row) as u32;
+                    place.page = self.grid.page_of(row, peer.class) as u32;
+                    place.column = peer.class % PAGE as u32;
+                    place.flow = (2 * i + direction) as u32;
+                    count += 1;
                 }
-                let leaf = self.trees.walk(Ref(tree), &flow.header);
-                if leaf.is_deny() {
-                    out[i].verdict = Verdict::Deny;
-                }
-                out[i].log |= leaf.is_log();
-                out[i].staged |= leaf.is_staged();
-                OutcomeId::new(leaf)
-            };
-            let (e, g) = (
-                walk(egress[i], pages[i].0 != usize::MAX),
-                walk(ingress[i], pages[i].1 != usize::MAX),
-            );
-            out[i].egress = e;
-            out[i].ingress = g;
+            }
         }
-    }
-
-    /// The decision if policies have no say; else an allowing one with reason `Policy`.
-    fn exempt(&self, flow: &FlowKey, source: &Record, destination: &Record) -> Decision {
-        if source.class == ABSENT || destination.class == ABSENT {
-            return Decision::NOT_READY;
+        let places = &mut places[..count];
+        for place in &mut *places {
+            place.palette = self.grid.rows[place.palette as usize];
+            place.page = self.grid.rows[place.page as usize];
         }
-        let is_pod = destination.ingress != NO_ROW;
-        let same_pod = flow.same_address || (source.pod != 0 && source.pod == destination.pod);
-        let own_node = (source.node < 0 && source.node == -destination.node)
-            || flow.source == IdentityId::OWN_NODE;
-        let reason = match (is_pod, same_pod, own_node) {
-            (true, true, _) => Reason::SamePod,
-            (true, _, true) => Reason::OwnNode,
-            _ => Reason::Policy,
-        };
-        Decision { verdict: Verdict::Allow, reason, ..Decision::NOT_READY }
+        for place in &mut *places {
+            let index = place.page as usize * PAGE + place.column as usize;
+            place.palette += u32::from(self.grid.pages[index]);
+        }
+        for place in &mut *places {
+            place.tree = Ref(self.grid.palettes[place.palette as usize]);
+        }
+        for place in &mut *places {
+            place.tree = self.trees.enter(place.tree, &flows[place.flow as usize / 2].header);
+        }
+        for place in &*places {
+            let i = place.flow as usize / 2;
+            let leaf = self.trees.descend(place.tree, &flows[i].header);
+            let decision = &mut out[i];
+            if leaf.is_deny() {
+                decision.verdict = Verdict::Deny;
+            }
+            decision.log |= leaf.is_log();
+            decision.staged |= leaf.is_staged();
+            if place.flow % 2 == 0 {
+                decision.egress = OutcomeId::new(leaf);
+            } else {
+                decision.ingress = OutcomeId::new(leaf);
+            }
+        }
     }
 
     fn record(&self, id: IdentityId) -> &Record {
@@ -240,6 +227,40 @@ impl Program {
     pub fn memory_usage(&self) -> usize {
         size_of_val(&self.records[..]) + self.grid.memory_usage() + self.trees.memory_usage()
     }
+}
+
+/// Where one direction of one flow of a batch has got to.
+#[derive(Clone, Copy)]
+struct Place {
+    palette: u32,
+    page: u32,
+    column: u32,
+    /// Twice the place of the flow in the batch, and one more for ingress.
+    flow: u32,
+    tree: Ref,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { palette: 0, page: 0, column: 0, flow: 0, tree: Ref(0) }
+    }
+}
+
+/// The decision if policies have no say; else an allowing one with reason `Policy`.
+fn exempt(flow: &FlowKey, source: &Record, destination: &Record) -> Decision {
+    if source.class == ABSENT || destination.class == ABSENT {
+        return Decision::NOT_READY;
+    }
+    let is_pod = destination.ingress != NO_ROW;
+    let same_pod = flow.same_address || (source.pod != 0 && source.pod == destination.pod);
+    let own_node = (source.node < 0 && source.node == -destination.node)
+        || flow.source == IdentityId::OWN_NODE;
+    let reason = match (is_pod, same_pod, own_node) {
+        (true, true, _) => Reason::SamePod,
+        (true, _, true) => Reason::OwnNode,
+        _ => Reason::Policy,
+    };
+    Decision { verdict: Verdict::Allow, reason, ..Decision::NOT_READY }
 }
 
 impl Decision {

@@ -1,14 +1,15 @@
 //! The grid: for each row (what applies to a class of endpoints in one direction) and each column
 //! (a class of peers), the tree that decides.
 //!
-//! Rows are cut into pages of [`PAGE`] columns, and equal pages exist once: most peers of most
-//! endpoints share one fate, so most of a row is one page. A lookup is two loads.
+//! A row has few distinct trees: its palette. The row is cut into pages of [`PAGE`] columns that hold
+//! places in the palette, so pages are patterns of peers, and equal patterns exist once, whatever the
+//! rules behind them. A lookup is three loads: page number (and palette), place, tree.
 
 use ahash::AHashMap;
 
-use super::trees::Ref;
+use super::trees::{Full, Ref};
 
-/// Columns of a page.
+/// Columns of a page: 128 bytes.
 pub(crate) const PAGE: usize = 64;
 
 /// The number of a row.
@@ -19,23 +20,38 @@ pub(crate) struct RowId(pub(crate) u32);
 /// What lookups read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Grid {
-    /// Pages of a row.
+    /// Words of a row: where its palette begins, then its page numbers.
     pub(crate) stride: usize,
-    /// Page numbers, row after row.
+    /// Row after row.
     pub(crate) rows: Vec<u32>,
-    /// Trees, page after page.
-    pub(crate) pages: Vec<u32>,
+    /// Places in the palette, page after page.
+    pub(crate) pages: Vec<u16>,
+    /// Trees, palette after palette.
+    pub(crate) palettes: Vec<u32>,
 }
 
 impl Grid {
+    /// The place of a row's palette in `rows`.
+    pub(crate) fn palette_of(&self, row: RowId) -> usize {
+        row.0 as usize * self.stride
+    }
+
     /// The place of a column's page number in `rows`.
     pub(crate) fn page_of(&self, row: RowId, column: u32) -> usize {
-        row.0 as usize * self.stride + column as usize / PAGE
+        row.0 as usize * self.stride + 1 + column as usize / PAGE
+    }
+
+    /// The tree of a row and column; `None` if it leads out of the grid.
+    pub(crate) fn tree(&self, row: RowId, column: u32) -> Option<Ref> {
+        let palette = *self.rows.get(self.palette_of(row))? as usize;
+        let page = *self.rows.get(self.page_of(row, column))? as usize;
+        let place = *self.pages.get(page * PAGE + column as usize % PAGE)?;
+        self.palettes.get(palette + usize::from(place)).map(|&tree| Ref(tree))
     }
 
     /// Bytes on the heap.
     pub(crate) fn memory_usage(&self) -> usize {
-        size_of_val(&self.rows[..]) + size_of_val(&self.pages[..])
+        size_of_val(&self.rows[..]) + size_of_val(&self.pages[..]) + size_of_val(&self.palettes[..])
     }
 }
 
@@ -43,13 +59,18 @@ impl Grid {
 #[derive(Debug, Default)]
 pub(crate) struct GridBuilder {
     pub(crate) grid: Grid,
-    pages: AHashMap<[u32; PAGE], u32>,
+    pages: AHashMap<[u16; PAGE], u32>,
+    /// Lengths of the palettes, by row.
+    lengths: Vec<u32>,
 }
 
+/// The default tree of a row is the first of its palette.
+const DEFAULT: u16 = 0;
+
 impl GridBuilder {
-    /// Makes room for this many columns; new columns of a row have the tree of its `defaults`.
-    pub(crate) fn reserve_columns(&mut self, columns: u32, defaults: impl Fn(RowId) -> Ref) {
-        let needed = (columns as usize).div_ceil(PAGE);
+    /// Makes room for this many columns; new columns of a row have its default tree.
+    pub(crate) fn reserve_columns(&mut self, columns: u32) {
+        let needed = (columns as usize).div_ceil(PAGE) + 1;
         let old = self.grid.stride;
         if needed <= old {
             return;
@@ -57,48 +78,86 @@ impl GridBuilder {
         // Some spare pages, so that a cluster that grows does not copy all rows each time.
         let stride = if old == 0 { needed } else { needed + needed / 8 + 1 };
         let count = self.grid.rows.len().checked_div(old).unwrap_or(0);
+        let uniform = self.page([DEFAULT; PAGE]);
         let mut rows = Vec::with_capacity(count * stride);
         for row in 0..count {
             rows.extend_from_slice(&self.grid.rows[row * old..(row + 1) * old]);
-            let page = self.page([defaults(RowId(row as u32)).0; PAGE]);
-            rows.resize((row + 1) * stride, page);
+            rows.resize((row + 1) * stride, uniform);
         }
         self.grid.stride = stride;
         self.grid.rows = rows;
     }
 
     /// Writes a row: `default` everywhere but at the columns listed, ascending.
-    pub(crate) fn write_row(&mut self, row: RowId, default: Ref, others: &[(u32, Ref)]) {
-        let stride = self.grid.stride;
-        let first = row.0 as usize * stride;
+    pub(crate) fn write_row(
+        &mut self,
+        row: RowId,
+        default: Ref,
+        others: &[(u32, Ref)],
+    ) -> Result<(), Full> {
+        let (stride, first) = (self.grid.stride, self.grid.palette_of(row));
         if first + stride > self.grid.rows.len() {
             self.grid.rows.resize(first + stride, 0);
+            self.lengths.resize(row.0 as usize + 1, 0);
         }
-        let uniform = self.page([default.0; PAGE]);
-        self.grid.rows[first..first + stride].fill(uniform);
+        let mut palette = vec![default.0];
+        let mut places: AHashMap<Ref, u16> = [(default, DEFAULT)].into_iter().collect();
+        let uniform = self.page([DEFAULT; PAGE]);
+        self.grid.rows[first + 1..first + stride].fill(uniform);
         for same_page in others.chunk_by(|a, b| a.0 as usize / PAGE == b.0 as usize / PAGE) {
-            let mut content = [default.0; PAGE];
+            let mut content = [DEFAULT; PAGE];
             for &(column, tree) in same_page {
-                content[column as usize % PAGE] = tree.0;
+                let place = match places.get(&tree) {
+                    Some(&place) => place,
+                    None => {
+                        let place = u16::try_from(palette.len()).map_err(|_| Full)?;
+                        palette.push(tree.0);
+                        places.insert(tree, place);
+                        place
+                    }
+                };
+                content[column as usize % PAGE] = place;
             }
             let page = self.page(content);
-            self.grid.rows[first + same_page[0].0 as usize / PAGE] = page;
+            let at = self.grid.page_of(row, same_page[0].0);
+            self.grid.rows[at] = page;
         }
+        self.place_palette(row, &palette)
     }
 
     /// Writes one column of a row.
-    pub(crate) fn write(&mut self, row: RowId, column: u32, tree: Ref) {
+    pub(crate) fn write(&mut self, row: RowId, column: u32, tree: Ref) -> Result<(), Full> {
+        if self.grid.tree(row, column) == Some(tree) {
+            return Ok(());
+        }
+        let begin = self.grid.rows[self.grid.palette_of(row)] as usize;
+        let palette = &self.grid.palettes[begin..][..self.lengths[row.0 as usize] as usize];
+        let place = palette.iter().position(|&t| t == tree.0).unwrap_or(palette.len());
+        if place == palette.len() {
+            let longer = [palette, &[tree.0]].concat();
+            self.place_palette(row, &longer)?;
+        }
         let at = self.grid.page_of(row, column);
         let old = self.grid.rows[at] as usize * PAGE;
         let mut content = [0; PAGE];
         content.copy_from_slice(&self.grid.pages[old..old + PAGE]);
-        if content[column as usize % PAGE] != tree.0 {
-            content[column as usize % PAGE] = tree.0;
-            self.grid.rows[at] = self.page(content);
-        }
+        content[column as usize % PAGE] = u16::try_from(place).map_err(|_| Full)?;
+        self.grid.rows[at] = self.page(content);
+        Ok(())
     }
 
-    fn page(&mut self, content: [u32; PAGE]) -> u32 {
+    /// Gives a row a palette, behind all others; where the row's old one stood is lost until the next
+    /// compilation from nothing.
+    fn place_palette(&mut self, row: RowId, palette: &[u32]) -> Result<(), Full> {
+        let begin = u32::try_from(self.grid.palettes.len()).map_err(|_| Full)?;
+        self.grid.palettes.extend_from_slice(palette);
+        let at = self.grid.palette_of(row);
+        self.grid.rows[at] = begin;
+        self.lengths[row.0 as usize] = palette.len() as u32;
+        Ok(())
+    }
+
+    fn page(&mut self, content: [u16; PAGE]) -> u32 {
         let pages = &mut self.grid.pages;
         *self.pages.entry(content).or_insert_with(|| {
             pages.extend_from_slice(&content);

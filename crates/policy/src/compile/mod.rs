@@ -25,7 +25,7 @@ use self::grid::{GridBuilder, RowId};
 use self::resolve::Resolved;
 use self::rows::{Memo, Row, RowKeys, Rows};
 use self::sources::Sources;
-use self::trees::TreeBuilder;
+use self::trees::{Full, TreeBuilder};
 use self::universe::Universe;
 use crate::model::{Direction, PolicySet};
 use crate::program::{NO_ROW, Program, Record};
@@ -187,8 +187,7 @@ impl Compiler {
     /// Finds the row of every workload class anew; builds those not seen before.
     fn compile_rows(&mut self) -> Result<(), CompileError> {
         let count = self.universe.count();
-        let Self { grid, rows, .. } = self;
-        grid.reserve_columns(count, |row| rows.default_tree(row));
+        self.grid.reserve_columns(count);
         for direction in [Direction::Ingress, Direction::Egress] {
             let keys = RowKeys::of_all(direction, &self.resolved, &self.universe);
             let mut used = Vec::with_capacity(self.universe.workloads().len());
@@ -219,8 +218,8 @@ impl Compiler {
             &mut self.memo,
             &mut self.trees,
         )?;
-        let id = self.rows.insert(row, default);
-        self.grid.write_row(id, default, &others);
+        let id = self.rows.insert(row);
+        self.grid.write_row(id, default, &others).map_err(|Full| full(&self.config, &self.grid))?;
         if self.words() * size_of::<u32>() > self.config.max_program_bytes {
             self.check_size()?;
         }
@@ -230,14 +229,14 @@ impl Compiler {
     /// Writes what each row says of one class of peers.
     fn write_column(&mut self, class: ClassId) -> Result<(), CompileError> {
         let Self { grid, rows, resolved, universe, memo, trees, config, .. } = self;
-        grid.reserve_columns(universe.count(), |row| rows.default_tree(row));
+        grid.reserve_columns(universe.count());
         if universe.class(class).is_none() {
             // No identity refers to it; whoever takes the number writes it anew.
             return Ok(());
         }
         for (id, row) in rows.iter() {
             let tree = row.tree(class, config, resolved, universe, memo, trees)?;
-            grid.write(id, class.0, tree);
+            grid.write(id, class.0, tree).map_err(|Full| full(config, grid))?;
         }
         Ok(())
     }
@@ -267,8 +266,7 @@ impl Compiler {
     }
 
     fn words(&self) -> usize {
-        let grid = &self.grid.grid;
-        grid.rows.len() + grid.pages.len() + self.trees.trees.memory_usage() / size_of::<u32>()
+        (self.grid.grid.memory_usage() + self.trees.trees.memory_usage()) / size_of::<u32>()
     }
 
     fn check_size(&self) -> Result<(), CompileError> {
@@ -284,6 +282,12 @@ impl Compiler {
             + self.rows.memory_usage()
             + self.words() * size_of::<u32>()
     }
+}
+
+/// Numbers of the grid that have run out.
+fn full(config: &Config, grid: &GridBuilder) -> CompileError {
+    let bytes = grid.grid.memory_usage();
+    CompileError::TooLarge { bytes, limit: config.max_program_bytes.min(bytes) }
 }
 
 /// What the program knows of an identity whose class has these rows.

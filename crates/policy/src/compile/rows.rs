@@ -457,7 +457,6 @@ pub(crate) struct Rows {
 #[derive(Debug)]
 struct StoredRow {
     row: Row,
-    default: Ref,
     classes: u32,
 }
 
@@ -471,22 +470,18 @@ impl Rows {
         self.of_class[direction as usize].get(&class).copied()
     }
 
-    pub(crate) fn default_tree(&self, row: RowId) -> Ref {
-        self.rows.get(row.0 as usize).and_then(Option::as_ref).map_or(Ref(0), |row| row.default)
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = (RowId, &Row)> {
         let numbered = self.rows.iter().enumerate();
         numbered.filter_map(|(i, row)| Some((RowId(i as u32), &row.as_ref()?.row)))
     }
 
-    pub(crate) fn insert(&mut self, row: Row, default: Ref) -> RowId {
+    pub(crate) fn insert(&mut self, row: Row) -> RowId {
         let id = self.free.pop().unwrap_or_else(|| {
             self.rows.push(None);
             RowId(u32::try_from(self.rows.len() - 1).expect("fewer than 2^32 rows"))
         });
         self.by_key.insert((row.direction, row.key.clone()), id);
-        self.rows[id.0 as usize] = Some(StoredRow { row, default, classes: 0 });
+        self.rows[id.0 as usize] = Some(StoredRow { row, classes: 0 });
         id
     }
 

@@ -108,11 +108,16 @@ pub(crate) struct Trees {
 impl Trees {
     /// What the tree says of a header.
     pub(crate) fn walk(&self, tree: Ref, header: &Header) -> Ref {
-        if tree.is_leaf() {
-            return tree;
-        }
-        let slot = slot(header);
-        let mut at = Ref(self.roots[tree.index()][slot]);
+        self.descend(self.enter(tree, header), header)
+    }
+
+    /// The first step of [`walk`](Trees::walk): past the root.
+    pub(crate) fn enter(&self, tree: Ref, header: &Header) -> Ref {
+        if tree.is_leaf() { tree } else { Ref(self.roots[tree.index()][slot(header)]) }
+    }
+
+    /// The other steps: down to a leaf.
+    pub(crate) fn descend(&self, mut at: Ref, header: &Header) -> Ref {
         while !at.is_leaf() {
             at = self.step(at, header);
         }

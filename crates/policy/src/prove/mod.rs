@@ -22,7 +22,7 @@ use portcullis_identity_table::registry::Registry;
 
 use self::rules::{Cuts, NearRule, Ports, Rules, case_key, named, names_of, near_tiers};
 use crate::compile::Compiler;
-use crate::compile::grid::{PAGE, RowId};
+use crate::compile::grid::RowId;
 use crate::compile::trees::{Field, Outcome, Ref, SLOTS, Trees};
 use crate::flow::{Header, Verdict};
 use crate::model::{Direction, IpVersion};
@@ -188,7 +188,7 @@ impl<'a> Prover<'a> {
                 let subject = universe.class(subject).map(|c| describe(c)).unwrap_or_default();
                 Box::new(Case { direction, subject, peer: describe(peer) })
             };
-            let Some(tree) = self.tree(row, class) else {
+            let Some(tree) = self.program.grid.tree(row, class) else {
                 return Err(Mismatch::Broken { case: case() });
             };
             let bits = &holds[class as usize * words..][..words];
@@ -208,13 +208,6 @@ impl<'a> Prover<'a> {
             self.case(tree, &rules, &case)?;
         }
         Ok(())
-    }
-
-    fn tree(&self, row: RowId, column: u32) -> Option<Ref> {
-        let grid = &self.program.grid;
-        let page = *grid.rows.get(grid.page_of(row, column))? as usize;
-        let page = grid.pages.chunks_exact(PAGE).nth(page)?;
-        Some(Ref(page[column as usize % PAGE]))
     }
 
     /// One set of rules against one tree, over all headers.

@@ -13,10 +13,12 @@ use crate::random;
 /// A change of one number of a program.
 #[derive(Clone, Copy, Debug)]
 enum Mutation {
-    /// A page of a row becomes another page.
+    /// A page, or the palette, of a row becomes another.
     Row,
-    /// A tree of a page becomes another tree.
+    /// A place of a page becomes another place in the palette.
     Page,
+    /// A tree of a palette becomes another tree.
+    Palette,
     /// A reference or boundary of a node changes.
     Word,
     /// An entry of a root becomes another entry of a root.
@@ -29,9 +31,10 @@ enum Mutation {
     Record,
 }
 
-const MUTATIONS: [Mutation; 7] = [
+const MUTATIONS: [Mutation; 8] = [
     Mutation::Row,
     Mutation::Page,
+    Mutation::Palette,
     Mutation::Word,
     Mutation::Root,
     Mutation::Verdict,
@@ -69,12 +72,11 @@ fn mutate(program: &mut Program, mutation: Mutation, at: Index, with: Index) -> 
             if used.is_empty() {
                 return false;
             }
-            let pages = &mut program.grid.pages;
-            let (to, from) = (used[at.index(used.len())], used[with.index(used.len())]);
-            let changed = pages[to] != pages[from];
-            pages[to] = pages[from];
-            changed
+            let place = &mut program.grid.pages[used[at.index(used.len())]];
+            *place = (*place + 1 + with.index(2) as u16) % 3;
+            true
         }
+        Mutation::Palette => other(&mut program.grid.palettes, at, with),
         Mutation::Word if trees.words.is_empty() => false,
         Mutation::Word => {
             let to = at.index(trees.words.len());
