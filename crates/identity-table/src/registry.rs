@@ -264,7 +264,16 @@ impl Registry {
         let old_regions = std::mem::replace(&mut self.regions, regions);
         let old_identities = std::mem::replace(&mut self.region_identities, identities);
         self.diff_regions(&old_regions, &old_identities);
-        for address in self.claims.keys().copied().collect::<BTreeSet<_>>() {
+        let moved: BTreeSet<IpAddr> = self
+            .claims
+            .iter()
+            .filter(|(address, claim)| {
+                let identity = claim.identity.and_then(|id| self.interner.identity(id));
+                identity.is_none_or(|i| i.class.cover[..] != self.regions.cover(**address)[..])
+            })
+            .map(|(address, _)| *address)
+            .collect();
+        for address in moved {
             self.refresh(address);
         }
         for id in old_identities {

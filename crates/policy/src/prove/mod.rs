@@ -20,7 +20,7 @@ use portcullis_identity_table::IdentityId;
 use portcullis_identity_table::identity::{Class, ClassId, Identity, Owner};
 use portcullis_identity_table::registry::Registry;
 
-use self::rules::{Cuts, NearRule, Ports, Rules, case_key, named, names_of, near_tiers};
+use self::rules::{Cuts, NearRule, Ports, Rules, applying, case_key, named, names_of, near_tiers};
 use crate::compile::Compiler;
 use crate::compile::grid::RowId;
 use crate::compile::trees::{Field, Outcome, Ref, SLOTS, Trees};
@@ -33,7 +33,7 @@ use crate::program::{NO_ROW, Program, Record};
 pub struct Proof {
     /// Identities whose records are right.
     pub identities: u64,
-    /// Pairs of an endpoint's class and a peer's class, both directions.
+    /// Pairs of what applies to an endpoint and a peer's class, both directions.
     pub pairs: u64,
     /// Distinct cases of rules and tree among them.
     pub cases: u64,
@@ -98,16 +98,27 @@ pub(crate) fn prove(
     compiler: &Compiler,
     registry: &Registry,
 ) -> Result<Proof, Mismatch> {
-    let mut prover = Prover { program, compiler, proof: Proof::default(), proved: AHashSet::new() };
+    let mut prover = Prover {
+        program,
+        compiler,
+        proof: Proof::default(),
+        proved: AHashSet::new(),
+        rows: AHashSet::new(),
+    };
     prover.records(registry)?;
-    let mut rows = AHashSet::new();
-    for identity in registry.identities() {
-        let record = program.records[identity.id.get() as usize];
-        for (direction, row) in
-            [(Direction::Ingress, record.ingress), (Direction::Egress, record.egress)]
-        {
-            if row != NO_ROW && rows.insert((direction, row, identity.class_id)) {
-                prover.row(direction, RowId(row), identity.class_id)?;
+    for direction in [Direction::Ingress, Direction::Egress] {
+        let applying = applying(&compiler.resolved, direction, compiler.universe.count());
+        // Several classes may share a row, if the same rules apply to them.
+        let mut done = AHashSet::new();
+        for identity in registry.identities() {
+            let record = program.records[identity.id.get() as usize];
+            let row = match direction {
+                Direction::Ingress => record.ingress,
+                Direction::Egress => record.egress,
+            };
+            if row != NO_ROW && done.insert((row, identity.class_id)) {
+                let applying = &applying[identity.class_id.0 as usize];
+                prover.row(direction, RowId(row), identity.class_id, applying)?;
             }
         }
     }
@@ -120,6 +131,8 @@ struct Prover<'a> {
     proof: Proof,
     /// Cases that are done, by the tree and all that the rules depend on.
     proved: AHashSet<(Ref, Vec<u32>)>,
+    /// Rows that are done, with all that applies at the endpoint.
+    rows: AHashSet<(RowId, Vec<u32>)>,
 }
 
 impl<'a> Prover<'a> {
@@ -166,12 +179,24 @@ impl<'a> Prover<'a> {
     }
 
     /// One row, as the answer for one class of endpoints, against every class of peers.
-    fn row(&mut self, direction: Direction, row: RowId, subject: ClassId) -> Result<(), Mismatch> {
+    fn row(
+        &mut self,
+        direction: Direction,
+        row: RowId,
+        subject: ClassId,
+        applying: &[(u32, u32)],
+    ) -> Result<(), Mismatch> {
         let (resolved, universe) = (&self.compiler.resolved, &self.compiler.universe);
-        let tiers = near_tiers(resolved, direction, subject);
+        let tiers = near_tiers(resolved, direction, subject, applying);
         let rules: Vec<&NearRule<'_>> = tiers.iter().flat_map(|tier| &tier.rules).collect();
-        // For each peer one bit a rule: whether its side of the rule holds.
+        let names = names_of(&rules, direction);
+        let near_ports = named(universe.named_ports(subject), &names);
         let words = rules.len().div_ceil(64).max(1);
+        let near_key = case_key(direction, &tiers, &vec![u64::MAX; words], &near_ports, &[]);
+        if !self.rows.insert((row, near_key)) {
+            return Ok(());
+        }
+        // For each peer one bit a rule: whether its side of the rule holds.
         let count = universe.count() as usize;
         let mut holds = vec![0u64; words * count];
         for (r, rule) in rules.iter().enumerate() {
@@ -180,7 +205,7 @@ impl<'a> Prover<'a> {
                 holds[class as usize * words + r / 64] |= 1 << (r % 64);
             }
         }
-        let names = names_of(&rules, direction);
+        let mut seen: AHashSet<(Ref, &[u64])> = AHashSet::new();
         for class in 0..universe.count() {
             let Some(peer) = universe.class(ClassId(class)) else { continue };
             self.proof.pairs += 1;
@@ -193,7 +218,9 @@ impl<'a> Prover<'a> {
             };
             let bits = &holds[class as usize * words..][..words];
             let far_ports = named(universe.named_ports(ClassId(class)), &names);
-            let near_ports = named(universe.named_ports(subject), &names);
+            if far_ports.is_empty() && !seen.insert((tree, bits)) {
+                continue;
+            }
             let key = case_key(direction, &tiers, bits, &near_ports, &far_ports);
             if !self.proved.insert((tree, key)) {
                 continue;

@@ -33,21 +33,40 @@ impl NearRule<'_> {
     }
 }
 
-/// What applies to a class of endpoints, read from the resolved form.
-pub(super) fn near_tiers(
+/// The policies that apply to each class of endpoints, by class: tier and place within the tier.
+pub(super) fn applying(
     resolved: &Resolved,
     direction: Direction,
+    classes: u32,
+) -> Vec<Vec<(u32, u32)>> {
+    let mut applying = vec![Vec::new(); classes as usize];
+    for (t, tier) in resolved.tiers.iter().enumerate() {
+        for (p, policy) in tier.policies.iter().enumerate() {
+            if policy.rules(direction).is_some() {
+                for class in resolved.members(policy.subject).members(classes) {
+                    applying[class as usize].push((t as u32, p as u32));
+                }
+            }
+        }
+    }
+    applying
+}
+
+/// What applies to a class of endpoints, read from the resolved form.
+pub(super) fn near_tiers<'a>(
+    resolved: &'a Resolved,
+    direction: Direction,
     subject: ClassId,
-) -> Vec<NearTier<'_>> {
+    applying: &[(u32, u32)],
+) -> Vec<NearTier<'a>> {
     let mut tiers = Vec::new();
-    for tier in &resolved.tiers {
+    for same_tier in applying.chunk_by(|a, b| a.0 == b.0) {
+        let tier = &resolved.tiers[same_tier[0].0 as usize];
         let mut near =
             NearTier { default_action: tier.default_action, policies: vec![], rules: vec![] };
-        for policy in &tier.policies {
+        for &(_, policy) in same_tier {
+            let policy = &tier.policies[policy as usize];
             let Some(rules) = policy.rules(direction) else { continue };
-            if !resolved.members(policy.subject).contains(subject) {
-                continue;
-            }
             near.policies.push((policy, rules.end));
             for (index, rule) in rules.rules.iter().enumerate() {
                 if resolved.members(rule.near).contains(subject) {
@@ -55,9 +74,7 @@ pub(super) fn near_tiers(
                 }
             }
         }
-        if !near.policies.is_empty() {
-            tiers.push(near);
-        }
+        tiers.push(near);
     }
     tiers
 }
