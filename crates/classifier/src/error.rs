@@ -128,6 +128,16 @@ pub enum Error {
         /// The handle.
         handle: u64,
     },
+    /// A query would take too many regions.
+    #[error(
+        "rule {rule} is left in more than {limit} regions; ask about fewer rules or raise the limits of the query"
+    )]
+    TooManyRegions {
+        /// The rule asked about, by its 0-based place.
+        rule: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// The background thread of a rebuild could not be started.
     #[error("no thread for the rebuild: {why}")]
     NoThread {

@@ -9,6 +9,7 @@ mod header;
 mod lanes;
 pub mod linear;
 pub mod meta;
+pub mod query;
 mod rule;
 mod simd;
 mod sync;

@@ -203,14 +203,15 @@ fn finish(shared: &Arc<Shared>, mut rules: Vec<Named>, era: u64) {
             return give_up(shared, era, error);
         }
         let Fresh { base, delta, filling, places } = fresh;
-        writer.filling = filling;
-        writer.places = places;
+        let unused = std::mem::replace(&mut writer.filling, filling);
+        let forgotten = std::mem::replace(&mut writer.places, places);
         writer.log = None;
         let old =
             shared.state.swap(Arc::new(State { base: Arc::new(base), delta: Arc::new(delta) }));
         rebuild_if_due(shared, &mut writer);
         drop(writer);
         shared.settled.notify_all();
+        drop((unused, forgotten));
         retire(old);
         return;
     }

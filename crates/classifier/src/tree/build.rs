@@ -7,7 +7,7 @@ use ahash::{HashMap, HashMapExt};
 use super::config::{Config, Tuning};
 use super::cut::{self, Cut, Fixed};
 use super::forest::{Forest, MAX_INDEX, NO_SLOT, NOTHING, Node, RESIDUAL, Root};
-use super::region::{Region, lane_meets};
+use super::region::Region;
 use super::subset;
 use crate::Error;
 use crate::lanes::{Entry, LaneBox, NO_PROTOCOL, Residual, WIDTH, places};
@@ -194,9 +194,10 @@ impl<'a, const B: usize> Maker<'a, B> {
             let mut extra = 0usize;
             loop {
                 let index = base | extra;
-                if ragged.is_empty()
-                    || meets(bounds, &ragged, &region.child(cut.offset, cut.mask, index))
-                {
+                if ragged.is_empty() || {
+                    let child = region.child(cut.offset, cut.mask, index);
+                    ragged.iter().all(|&lane| child.lane_meets(lane, bounds))
+                } {
                     parts[index].push(rule);
                 }
                 extra = extra.wrapping_sub(free) & free;
@@ -303,17 +304,6 @@ fn ragged_lanes<const B: usize>(bounds: &LaneBox<B>, fixed: &Fixed<B>, cut: &Cut
             !whole && cut.mask >> (16 * (lane - cut.offset)) & 0xffff != 0
         })
         .collect()
-}
-
-fn meets<const B: usize>(bounds: &LaneBox<B>, lanes: &[usize], region: &Region<B>) -> bool {
-    lanes.iter().all(|&lane| {
-        lane_meets(
-            region.given.as_flattened()[lane],
-            region.value.as_flattened()[lane],
-            bounds.low.as_flattened()[lane],
-            bounds.high.as_flattened()[lane],
-        )
-    })
 }
 
 fn index(number: usize) -> Result<u32, Error> {

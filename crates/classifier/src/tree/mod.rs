@@ -4,6 +4,7 @@ mod build;
 mod config;
 mod cut;
 mod forest;
+mod meeting;
 mod region;
 mod subset;
 mod verify;
@@ -16,7 +17,7 @@ use std::time::Instant;
 use crate::Error;
 use crate::header::{Addresses, Header, TupleV4};
 use crate::lanes::{self, Entry, Key};
-use crate::rule::{RuleId, RuleSet};
+use crate::rule::{Rule, RuleId, RuleSet};
 use crate::simd::{Instructions, Scalar};
 use config::Tuning;
 use forest::{Forest, NOTHING};
@@ -258,6 +259,22 @@ impl Tree {
         })
     }
 
+    /// Rules that can be found where `rule` matches, ascending. Not all of them need to overlap it.
+    pub(crate) fn meeting(&self, rule: &Rule) -> Vec<RuleId> {
+        let mut ids = Vec::new();
+        match &self.v4 {
+            ForestV4::Short(forest) => forest.meeting(rule, &mut ids),
+            ForestV4::Long(forest) => forest.meeting(rule, &mut ids),
+        }
+        match &self.v6 {
+            ForestV6::Short(forest) => forest.meeting(rule, &mut ids),
+            ForestV6::Long(forest) => forest.meeting(rule, &mut ids),
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        ids.into_iter().filter_map(RuleId::new).collect()
+    }
+
     /// Bytes of heap.
     #[must_use]
     pub fn memory_usage(&self) -> usize {
@@ -312,6 +329,13 @@ pub struct Mismatch {
     pub expected: Option<RuleId>,
     /// What a lookup finds.
     pub found: Option<RuleId>,
+}
+
+/// One rule in lanes.
+fn entries_of<const B: usize>(rule: &Rule) -> Vec<Entry<B>> {
+    let mut entries = Vec::new();
+    lanes::entries(0, rule, lanes::SPLIT, &mut entries);
+    entries
 }
 
 /// The rules in lanes, in priority order.

@@ -34,6 +34,13 @@ impl<const B: usize> Region<B> {
         *value = *value & !(1 << bit) | u16::from(one) << bit;
     }
 
+    /// Whether lane `lane` of the region and of the box have a number in common.
+    pub(crate) fn lane_meets(&self, lane: usize, bounds: &LaneBox<B>) -> bool {
+        let given = self.given.as_flattened()[lane];
+        let value = self.value.as_flattened()[lane];
+        lane_meets(given, value, bounds.low.as_flattened()[lane], bounds.high.as_flattened()[lane])
+    }
+
     /// Whether `outer` holds all headers of the region that lie in `inner` (all, without it).
     /// May say no when it is yes.
     pub(crate) fn covers(&self, outer: &LaneBox<B>, inner: Option<&LaneBox<B>>) -> bool {

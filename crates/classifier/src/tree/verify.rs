@@ -14,7 +14,7 @@
 use ahash::{HashMap, HashMapExt};
 
 use super::forest::{Forest, Kind, NO_SLOT, NOTHING, Node, RESIDUAL};
-use super::region::{Region, first_at_least, lane_meets};
+use super::region::{Region, first_at_least};
 use crate::lanes::{Entry, Key, LaneBox, WIDTH};
 use crate::simd::GROUP;
 
@@ -187,12 +187,8 @@ impl<const B: usize> Walk<'_, B> {
         for one in [false, true] {
             let mut region = region;
             region.fix(lane, bit, one);
-            let given = region.given.as_flattened()[lane];
-            let value = region.value.as_flattened()[lane];
-            let meets = |place: &u32| {
-                let LaneBox { low, high } = &self.entries[*place as usize].bounds;
-                lane_meets(given, value, low.as_flattened()[lane], high.as_flattened()[lane])
-            };
+            let meets =
+                |place: &u32| region.lane_meets(lane, &self.entries[*place as usize].bounds);
             let places = places.iter().copied().filter(meets).collect();
             let rest = mask & !(1 << (63 - mask.leading_zeros()));
             let index = index | usize::from(one) << (left - 1);
