@@ -1,6 +1,7 @@
 //! What can go wrong between an interface name and a running program, and what to do about it.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Why the program could not be loaded or attached. Every message names the thing and the remedy.
@@ -113,6 +114,26 @@ pub enum Error {
         queues: u32,
     },
 
+    /// A prefix longer than its address.
+    #[error("prefix {prefix}/{len}: longer than the address")]
+    Prefix {
+        /// The address.
+        prefix: IpAddr,
+        /// The number of bits.
+        len: u8,
+    },
+
+    /// The early-drop set holds no more.
+    #[error(
+        "the early-drop set holds {capacity} prefixes and is full; load the program with a larger capacity"
+    )]
+    EarlyDropFull {
+        /// Prefixes that it can hold, of each address family.
+        capacity: u32,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+
     /// Any other failure of a system call.
     #[error("{what}: {source}")]
     System {
@@ -127,7 +148,7 @@ impl Error {
     /// The kernel's error number, where there is one.
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::UnknownInterface { .. } | Self::NoSuchQueue { .. } => None,
+            Self::UnknownInterface { .. } | Self::NoSuchQueue { .. } | Self::Prefix { .. } => None,
             Self::NotPermitted { source, .. }
             | Self::Occupied { source, .. }
             | Self::MtuTooLarge { source, .. }
@@ -136,6 +157,7 @@ impl Error {
             | Self::OldKernel { source, .. }
             | Self::Load { source, .. }
             | Self::Pin { source, .. }
+            | Self::EarlyDropFull { source, .. }
             | Self::System { source, .. } => source.raw_os_error(),
         }
     }

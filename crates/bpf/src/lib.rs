@@ -23,6 +23,7 @@
 //! it ends, the kernel detaches and frees everything, unless the link was pinned on request.
 
 mod counters;
+mod early_drop;
 mod error;
 mod heartbeat;
 mod interface;
@@ -31,6 +32,7 @@ mod loader;
 mod sys;
 
 pub use counters::{Count, Counters, Kind, Verdict};
+pub use early_drop::EarlyDrop;
 pub use error::Error;
 pub use heartbeat::{Heartbeat, STALE_AFTER};
 pub use interface::Interface;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, ObjectBuilder, OpenObject, PrintLevel};
 
+use crate::early_drop::EarlyDrop;
 use crate::heartbeat::{Beats, Heartbeat, STALE_AFTER};
 use crate::link::Link;
 use crate::sys;
@@ -88,6 +89,7 @@ pub struct Program {
     sockets: MapHandle,
     counters: MapHandle,
     beats: Arc<Beats>,
+    early_drop: EarlyDrop,
     queues: u32,
 }
 
@@ -132,22 +134,28 @@ impl Program {
             if interface.mtu() > SINGLE_BUFFER_MTU { "portcullis_frags" } else { "portcullis" };
         let queues = interface.rx_queues();
         let mut object = open()?;
-        configure(&mut object, settings, queues).map_err(|error| load_error(os_error(&error)))?;
+        configure(&mut object, settings, queues)
+            .map_err(|error| load_error(sys::os_error(&error)))?;
         let bypass = settings.failure == FailureMode::Open && settings.bypass_to.is_some();
         for mut program in object.progs_mut() {
             let chosen = program.name() == entry || (bypass && program.name() == BYPASS);
             program.set_autoload(chosen);
         }
         take_log();
-        let object = object.load().map_err(|error| load_error(os_error(&error)))?;
+        let object = object.load().map_err(|error| load_error(sys::os_error(&error)))?;
 
         let map = |name: &str| {
             let map = object.maps().find(|map| map.name() == name);
             map.ok_or_else(|| load_error(io::ErrorKind::NotFound.into())).and_then(|map| {
-                MapHandle::try_from(&map).map_err(|error| load_error(os_error(&error)))
+                MapHandle::try_from(&map).map_err(|error| load_error(sys::os_error(&error)))
             })
         };
         let (sockets, counters, beats) = (map("sockets")?, map("counters")?, map("beats")?);
+        let early_drop = EarlyDrop::new(
+            map("early_drop_ipv4")?,
+            map("early_drop_ipv6")?,
+            settings.early_drop_capacity,
+        );
         let program = |name: &str| {
             let program = object.progs().find(|program| program.name() == name);
             let program = program.ok_or_else(|| load_error(io::ErrorKind::NotFound.into()))?;
@@ -164,6 +172,7 @@ impl Program {
             sockets,
             counters,
             beats,
+            early_drop,
             queues,
         })
     }
@@ -237,7 +246,7 @@ impl Program {
         }
         let value = socket.as_raw_fd().to_ne_bytes();
         self.sockets.update(&queue.to_ne_bytes(), &value, MapFlags::ANY).map_err(|error| {
-            Error::system(format!("steering queue {queue} to its socket"), os_error(&error))
+            Error::system(format!("steering queue {queue} to its socket"), sys::os_error(&error))
         })
     }
 
@@ -247,6 +256,11 @@ impl Program {
     /// [`Error::NoSuchQueue`].
     pub fn heartbeat(&self, queue: u32) -> Result<Heartbeat, Error> {
         Heartbeat::new(&self.beats, queue)
+    }
+
+    /// The set of source prefixes that are dropped at once.
+    pub fn early_drop(&self) -> &EarlyDrop {
+        &self.early_drop
     }
 
     /// Number of queues that the program serves.
@@ -263,7 +277,7 @@ impl Program {
         for slot in 0..Counters::SLOTS {
             let key = (slot as u32).to_ne_bytes();
             let values = self.counters.lookup_percpu(&key, MapFlags::ANY).map_err(|error| {
-                Error::system("reading the program's counters", os_error(&error))
+                Error::system("reading the program's counters", sys::os_error(&error))
             })?;
             for value in values.iter().flatten() {
                 counters.add(slot, value);
@@ -298,7 +312,7 @@ fn open() -> Result<OpenObject, Error> {
         libbpf_rs::set_print(Some((PrintLevel::Warn, keep_log)));
     });
     take_log();
-    ObjectBuilder::default().open_memory(OBJECT).map_err(|error| load_error(os_error(&error)))
+    ObjectBuilder::default().open_memory(OBJECT).map_err(|error| load_error(sys::os_error(&error)))
 }
 
 fn configure(
@@ -352,16 +366,6 @@ fn load_error(source: io::Error) -> Error {
     }
 }
 
-/// The kernel's answer behind a libbpf-rs error, which shows it in its text only: libbpf leaves the
-/// number in errno as well.
-fn os_error(error: &libbpf_rs::Error) -> io::Error {
-    let last = io::Error::last_os_error();
-    match last.raw_os_error() {
-        Some(0) | None => io::Error::other(error.to_string()),
-        Some(_) => last,
-    }
-}
-
 thread_local! {
     /// What libbpf said during the call in progress on this thread.
     static LOG: RefCell<String> = const { RefCell::new(String::new()) };
@@ -378,4 +382,33 @@ fn keep_log(_: PrintLevel, message: String) {
 
 fn take_log() -> String {
     LOG.take().trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_to_attach_are_told_apart() {
+        let interface = Interface::by_name("lo").unwrap();
+        let said = |errno, flags| {
+            let error = attach_error(&interface, flags, io::Error::from_raw_os_error(errno));
+            assert!(errno == libc::ENODEV || error.errno() == Some(errno));
+            error.to_string()
+        };
+        for (errno, words) in [
+            (libc::EBUSY, "another XDP program"),
+            (libc::EEXIST, "another XDP program"),
+            (libc::ERANGE, "MTU 65536 is too large"),
+            (libc::ENOSPC, "ethtool -L lo"),
+            (libc::ENODEV, "no such interface"),
+            (libc::EOPNOTSUPP, "use generic mode"),
+            (libc::EPERM, "CAP_NET_ADMIN"),
+            (libc::EIO, "attaching the XDP program"),
+        ] {
+            let text = said(errno, NATIVE_FLAG);
+            assert!(text.contains(words) && text.contains("lo"), "{errno}: {text}");
+        }
+        assert!(!said(libc::EOPNOTSUPP, GENERIC_FLAG).contains("use generic mode"));
+    }
 }

@@ -166,6 +166,16 @@ pub(crate) fn test_run(program: BorrowedFd<'_>, packet: &[u8]) -> io::Result<(u3
     Ok((options.retval, left))
 }
 
+/// The kernel's answer behind a libbpf-rs error, which shows it in its text only: libbpf leaves the
+/// number in errno as well.
+pub(crate) fn os_error(error: &libbpf_rs::Error) -> io::Error {
+    let last = io::Error::last_os_error();
+    match last.raw_os_error() {
+        Some(0) | None => io::Error::other(error.to_string()),
+        Some(_) => last,
+    }
+}
+
 /// The clock that the program compares heartbeats with (bpf_ktime_get_coarse_ns).
 #[inline]
 pub(crate) fn monotonic_ns() -> u64 {

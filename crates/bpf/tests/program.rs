@@ -1,6 +1,7 @@
 //! The program in the kernel, over exact packets, by BPF_PROG_TEST_RUN. Needs CAP_BPF.
 
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::thread::sleep;
 use std::time::Duration;
@@ -153,6 +154,46 @@ fn a_live_socket_gets_every_packet_until_the_heart_stops() {
     check(&program, XDP_REDIRECT, Verdict::ToSocket);
     heartbeat.stop();
     check(&program, XDP_DROP, Verdict::StaleDropped);
+}
+
+#[test]
+fn sources_in_the_early_drop_set_are_dropped_behind_any_tags() {
+    let settings =
+        Settings { early_drop_capacity: 3, failure: FailureMode::Open, ..Settings::default() };
+    let Some(program) = load(&settings) else { return };
+    let set = program.early_drop();
+    let run = |packet: &[u8]| program.test_run(packet).unwrap().0;
+    let tagged = ethernet([0x81, 0x00], &[&[0, 7, 0x08, 0x00][..], &ipv4()].concat());
+    let (v4, v6) = (ethernet([0x08, 0x00], &ipv4()), ethernet([0x86, 0xdd], &ipv6()));
+    let any: IpAddr = "::".parse().unwrap();
+    let ten = "10.0.0.0".parse().unwrap();
+    assert_eq!([run(&v4), run(&tagged), run(&v6)], [XDP_PASS; 3]);
+
+    set.insert(ten, 8).unwrap();
+    assert_eq!([run(&v4), run(&tagged), run(&v6)], [XDP_DROP, XDP_DROP, XDP_PASS]);
+    set.insert(any, 128).unwrap();
+    assert_eq!([run(&v4), run(&v6)], [XDP_DROP; 2]);
+    assert_eq!(program.counters().unwrap().total(Verdict::EarlyDropped).packets, 4);
+    // Cut short, there is no source to look up.
+    assert_eq!(run(&v4[..33]), XDP_PASS);
+
+    assert!(set.remove(ten, 8).unwrap() && !set.remove(ten, 8).unwrap());
+    assert_eq!([run(&v4), run(&v6)], [XDP_PASS, XDP_DROP]);
+    // The next address is another one.
+    set.insert("10.0.0.2".parse().unwrap(), 32).unwrap();
+    set.insert("10.0.0.0".parse().unwrap(), 32).unwrap();
+    assert_eq!(run(&v4), XDP_PASS);
+
+    assert!(matches!(set.insert(ten, 33), Err(Error::Prefix { .. })));
+    set.insert(ten, 9).unwrap();
+    assert!(matches!(set.insert(ten, 10), Err(Error::EarlyDropFull { capacity: 3, .. })));
+}
+
+#[test]
+fn without_a_capacity_there_is_no_early_drop_set() {
+    let Some(program) = load(&Settings::default()) else { return };
+    let error = program.early_drop().insert("10.0.0.0".parse().unwrap(), 8).unwrap_err();
+    assert!(matches!(error, Error::EarlyDropFull { capacity: 0, .. }), "{error}");
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub use config::{Config, Mode, ModePolicy, Obtained, ParseModeError, RingSizes};
 pub use error::Error;
 pub use open::{Guard, OpenInterface, Opened, open};
 pub use portcullis_bpf::{
-    AttachMode, Counters as ProgramCounters, FailureMode, Verdict as ProgramVerdict,
+    AttachMode, Counters as ProgramCounters, EarlyDrop, FailureMode, Verdict as ProgramVerdict,
 };
 pub use queue::{QueueCounters, QueuePort};
 pub use sys::Statistics;

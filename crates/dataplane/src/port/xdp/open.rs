@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portcullis_bpf::{Attach, AttachMode, Counters, Interface, Program, Settings};
+use portcullis_bpf::{Attach, AttachMode, Counters, EarlyDrop, Interface, Program, Settings};
 use xsk_rs::config::{BindFlags, LibxdpFlags, QueueSize, SocketConfig};
 
 use super::config::{Config, Layout, Mode, ModePolicy, Obtained};
@@ -69,6 +69,13 @@ impl Guard {
         for on in &mut self.interfaces {
             on.program.detach();
         }
+    }
+
+    /// The early-drop set of an interface's program ([`Config::early_drop_capacity`]); `None` if there
+    /// is no such interface.
+    pub fn early_drop(&self, interface: &str) -> Option<&EarlyDrop> {
+        let on = self.interfaces.iter().find(|on| on.name == interface)?;
+        Some(on.program.early_drop())
     }
 
     /// What the program on each interface counted.
