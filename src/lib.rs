@@ -55,3 +55,8 @@ pub use portcullis_dataplane as dataplane;
 pub use portcullis_identity_table as identity_table;
 pub use portcullis_policy as policy;
 pub use portcullis_policy::Engine;
+
+/// The README's example is compiled and run like every other.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -151,3 +151,15 @@ fn what_cannot_run_says_why_in_one_line() {
     );
     assert_eq!(first.terminate(), Some(0));
 }
+
+#[test]
+fn without_privileges_it_says_which_are_missing() {
+    if !privileged() {
+        return;
+    }
+    let wire = Wire::build();
+    let (code, error) = wire.refused_to_nobody();
+    assert_eq!(code, Some(2), "{error}");
+    assert_eq!(error.trim().lines().count(), 1, "one line: {error}");
+    assert!(error.contains("CAP_"), "the capability is named: {error}");
+}

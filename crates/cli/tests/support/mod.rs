@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -120,10 +121,27 @@ impl Wire {
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     }
 
+    /// Runs the command as the user nobody, from a copy that nobody may execute.
+    pub(crate) fn refused_to_nobody(&self) -> (Option<i32>, String) {
+        const NOBODY: u32 = 65534;
+        let binary = self.folder.join("portcullis");
+        std::fs::copy(env!("CARGO_BIN_EXE_portcullis"), &binary).unwrap();
+        let (cluster, policies) = self.files();
+        let arguments = ["--wire", "fw0:fw1", "--cluster", &cluster, "--policies", &policies];
+        let mut command = Command::new(binary);
+        command.uid(NOBODY).gid(NOBODY);
+        let output = self.spawn_as(command, &arguments).wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    }
+
     fn spawn(&self, arguments: &[&str]) -> Child {
+        self.spawn_as(Command::new(env!("CARGO_BIN_EXE_portcullis")), arguments)
+    }
+
+    fn spawn_as(&self, mut command: Command, arguments: &[&str]) -> Child {
         self.firewall
             .run(|| {
-                Command::new(env!("CARGO_BIN_EXE_portcullis"))
+                command
                     .arg("run")
                     .args(arguments)
                     .stdin(Stdio::null())
