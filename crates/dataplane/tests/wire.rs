@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use portcullis_dataplane::frame::Umem;
-use portcullis_dataplane::packet::{Packet, checksum, parse};
+use portcullis_dataplane::packet::{Packet, TcpFlags, Transport, Version, checksum, parse};
 use portcullis_dataplane::pipeline::{Config, Lane};
 use portcullis_dataplane::port::memory::{MemoryEnd, MemoryPort};
 use portcullis_dataplane::reason::Reason;
@@ -131,4 +131,69 @@ fn an_interface_that_goes_down_and_comes_back() {
     worker.round();
     assert_eq!(server.receive(), Some(udp(A, 1, B, 2, b"back")));
     assert!(Arc::strong_count(worker.lane().engine()) >= 1);
+}
+
+/// Checks an answer's outside: link and IP addresses exchanged, checksums right.
+fn check_answer(rejected: &[u8], answer: &[u8]) -> portcullis_dataplane::packet::Headers {
+    assert_eq!((&answer[..6], &answer[6..12]), (&rejected[6..12], &rejected[..6]));
+    let Ok(Packet::Ip(asked)) = parse(rejected, rejected.len()) else { panic!("not IP") };
+    let Ok(Packet::Ip(headers)) = parse(answer, answer.len()) else { panic!("not IP") };
+    assert_eq!(headers.tuple.source, asked.tuple.destination);
+    assert_eq!(headers.tuple.destination, asked.tuple.source);
+    assert_eq!(checksum::verify(answer, &headers), Some(true));
+    if headers.tuple.version == Version::V4 {
+        assert_eq!(checksum::fold(checksum::add(&answer[14..34], 0)), 0xffff);
+    }
+    headers
+}
+
+#[test]
+fn rejected_packets_are_answered() {
+    let (mut worker, client, server) = wire(lane(Config::default(), Always(Verdict::Reject)));
+    let mut ask = |packet: &[u8]| {
+        client.send(packet);
+        worker.round();
+        assert!(server.receive().is_none());
+        client.receive()
+    };
+    let [a, b] = [A, B].map(std::net::IpAddr::from);
+    let [a6, b6] = [A, B].map(|address| address.to_ipv6_mapped().into());
+    for (source, destination) in [(a, b), (a6, b6)] {
+        // A SYN is reset with its own number acknowledged.
+        let syn = Tcp::new(source, destination).is("S", 1000, 0, 0);
+        let headers = check_answer(&syn, &ask(&syn).unwrap());
+        let Transport::Tcp(tcp) = headers.transport else { panic!("not TCP") };
+        assert_eq!((tcp.seq, tcp.ack, tcp.flags.0), (0, 1001, TcpFlags::RST | TcpFlags::ACK));
+        assert_eq!((headers.tuple.source_port, headers.tuple.destination_port), (80, 40000));
+        assert!(ask(&Tcp::new(source, destination).is("R", 1, 0, 0)).is_none());
+        // UDP and pings get ICMP with the packet quoted, as long as it may be.
+        for packet in [
+            udp(source, 1, destination, 2, b"short"),
+            udp(source, 1, destination, 2, &[7; 1400]),
+            ping(source, destination, 5, false),
+        ] {
+            let answer = ask(&packet).unwrap();
+            let headers = check_answer(&packet, &answer);
+            let Transport::Icmp { kind, code, .. } = headers.transport else { panic!("not ICMP") };
+            let v4 = source.is_ipv4();
+            assert_eq!((kind, code), if v4 { (3, 13) } else { (1, 1) });
+            let quoted = &answer[usize::from(headers.l4) + 8..];
+            assert!(quoted.len() >= 28 && packet[14..].starts_with(quoted));
+            assert!(answer.len() - 14 <= if v4 { 576 } else { 1280 });
+        }
+        // Never about an error, to a group, or from nobody.
+        let error = unreachable(source, destination, &udp(destination, 1, source, 2, b""));
+        assert!(ask(&error).is_none());
+        let mut group = udp(source, 1, destination, 2, b"");
+        group[0] |= 1;
+        assert!(ask(&group).is_none());
+    }
+    assert!(ask(&udp(std::net::Ipv4Addr::new(224, 0, 0, 1), 1, B, 2, b"")).is_none());
+    // VLAN tags stay.
+    let mut tagged = udp(A, 1, B, 2, b"");
+    tagged.splice(12..12, [0x81, 0, 0, 5]);
+    assert_eq!(ask(&tagged).unwrap()[12..16], tagged[12..16]);
+    // What passes for a second is bounded.
+    let answers = (0..2000).filter(|_| ask(&udp(A, 1, B, 2, b"")).is_some()).count();
+    assert!((150..1000).contains(&answers), "{answers}");
 }

@@ -9,7 +9,7 @@ pub mod tcp;
 pub mod timeout;
 
 pub use key::{Direction, Key, Probe, Role, Segment};
-pub use limit::{Limits, Rate};
+pub use limit::{Limits, Rate, Tokens};
 pub use simple::SimpleTable;
 pub use state::{Connection, Grant, Protocol, Traffic};
 pub use table::Table;

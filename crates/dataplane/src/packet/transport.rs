@@ -162,8 +162,8 @@ fn parse_header(data: &[u8], wire_len: usize, headers: &mut Headers) -> Result<(
             ports(header, &mut headers.tuple);
         }
         (protocol::SCTP, _) => {
-            let header = need(12)?;
-            let chunk = need(13).ok().and_then(|h| h.last().copied()).unwrap_or(255);
+            let header = need(l4_len.clamp(12, 13))?;
+            let chunk = header.get(12).copied().unwrap_or(255);
             headers.transport = Transport::Sctp { chunk };
             ports(header, &mut headers.tuple);
         }

@@ -22,6 +22,9 @@ pub struct Config {
     pub pass_non_ip: bool,
     /// Checksums that a veth left unfinished are completed before forwarding.
     pub complete_checksums: bool,
+    /// Answers to senders of rejected packets, of each worker: more would make the firewall a tool
+    /// of whoever sends with forged addresses.
+    pub reject_rate: connection::Rate,
     /// Events that fit into each worker's ring.
     pub event_capacity: usize,
 }
@@ -34,6 +37,7 @@ impl Default for Config {
             pass_neighbour_discovery: true,
             pass_non_ip: false,
             complete_checksums: true,
+            reject_rate: connection::Rate { per_second: 1000, burst: 200 },
             event_capacity: 8192,
         }
     }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use portcullis_identity_table::IdentityId;
 
 use super::engine::{Engine, Published};
+use super::reject;
 use crate::clock::Time;
-use crate::connection::{Direction, Ended, Grant, Probe, Role, Segment, Settled, Tracked};
+use crate::connection::{Direction, Ended, Grant, Probe, Role, Segment, Settled, Tokens, Tracked};
 use crate::counter::Counters;
 use crate::event::{Event, EventKind, EventRing};
 use crate::packet::{self, Headers, Packet, Transport, Tuple, Version, protocol};
@@ -122,6 +123,7 @@ pub struct Lane {
     events: Arc<EventRing>,
     /// The handle on the identities of the snapshot with this number.
     identify: Option<(u32, Box<dyn Identify>)>,
+    rejects: Tokens,
     scratch: Box<Scratch>,
 }
 
@@ -174,7 +176,14 @@ impl Lane {
             identities_v4: [IdentityId::UNKNOWN; 2 * BATCH],
             identities_v6: [IdentityId::UNKNOWN; 2 * BATCH],
         });
-        Self { engine, counters: Arc::default(), events, identify: None, scratch }
+        Self {
+            engine,
+            counters: Arc::default(),
+            events,
+            identify: None,
+            rejects: Tokens::default(),
+            scratch,
+        }
     }
 
     /// The shared part.
@@ -229,6 +238,22 @@ impl Lane {
             }
         }
         count
+    }
+
+    /// Writes the answer to the sender of packet `n` of the last batch, which was rejected, into
+    /// `out`; answers its length in bytes. `None` if there must be none, or there were too many (see
+    /// [`super::Config::reject_rate`]).
+    pub fn answer(
+        &mut self,
+        now: Time,
+        n: usize,
+        frame: &[u8],
+        out: &mut [u8; reject::LONGEST],
+    ) -> Option<usize> {
+        let headers = self.scratch.headers.get(n)?.as_ref()?;
+        let len = reject::answer(frame, headers, out)?;
+        let rate = &self.engine.config.reject_rate;
+        self.rejects.take(rate, now.as_millis() as u32).then_some(len)
     }
 
     /// Looks at the next `budget` places of the connection table, forgets connections that were

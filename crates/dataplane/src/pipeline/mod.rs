@@ -7,6 +7,7 @@
 
 mod engine;
 mod lane;
+pub mod reject;
 
 pub use engine::{Config, Engine, Snapshot};
 pub use lane::{BATCH, Input, Judgement, Lane, State};

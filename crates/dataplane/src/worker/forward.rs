@@ -4,7 +4,7 @@ use crate::clock::Time;
 use crate::counter::Counters;
 use crate::frame::{Batch, Frame, FramePool, Umem};
 use crate::packet::checksum;
-use crate::pipeline::{BATCH, Input, Judgement, Lane};
+use crate::pipeline::{BATCH, Input, Judgement, Lane, reject};
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::topology::Wire;
@@ -19,6 +19,7 @@ pub(super) struct Forwarder {
     pub(super) wire: Wire,
     received: Batch,
     to_send: Batch,
+    to_answer: Batch,
     judgements: Vec<Judgement>,
     /// Frames of a packet whose first buffer was judged in an earlier batch: its fate.
     unfinished: [Option<bool>; 2],
@@ -30,6 +31,7 @@ impl Forwarder {
             wire,
             received: Batch::new(BATCH),
             to_send: Batch::new(BATCH),
+            to_answer: Batch::new(BATCH),
             judgements: vec![Judgement::default(); BATCH],
             unfinished: [None; 2],
         }
@@ -98,7 +100,6 @@ impl Forwarder {
         lane.judge(now, &inputs[..packets], &mut self.judgements);
 
         if lane.engine().config().complete_checksums {
-            // Frames that end a packet of the batch before were completed with it.
             // Frames that end a packet of the batch before have been judged with it.
             let frames = self.received.frames_mut();
             let begun = match self.unfinished[from] {
@@ -110,26 +111,36 @@ impl Forwarder {
         }
         let mut packet = 0;
         let (mut forwarded, mut forwarded_bytes) = (0, 0);
-        for frame in self.received.drain_front(count) {
-            let passes = match self.unfinished[from] {
-                Some(passes) => passes,
+        for mut frame in self.received.drain_front(count) {
+            let verdict = match self.unfinished[from] {
+                Some(true) => Verdict::Allow,
+                Some(false) => Verdict::Deny,
                 None => {
-                    let passes = self.judgements[packet].verdict == Verdict::Allow;
+                    let verdict = self.judgements[packet].verdict;
                     packet += 1;
-                    forwarded += u64::from(passes);
-                    passes
+                    forwarded += u64::from(verdict == Verdict::Allow);
+                    verdict
                 }
             };
-            self.unfinished[from] = frame.more.then_some(passes);
-            if passes {
-                forwarded_bytes += frame.len() as u64;
-                if let Some(frame) = self.to_send.push(frame) {
-                    // Cannot happen: both batches are equally long.
-                    put_back(pool, frame);
+            self.unfinished[from] = frame.more.then_some(verdict == Verdict::Allow);
+            let refused = match verdict {
+                Verdict::Allow => {
+                    forwarded_bytes += frame.len() as u64;
+                    self.to_send.push(frame)
                 }
-            } else {
+                Verdict::Reject if answer(now, packet - 1, &umem, &mut frame, lane) => {
+                    self.to_answer.push(frame)
+                }
+                _ => Some(frame),
+            };
+            // Batches are equally long: what comes back here is what shall not go on.
+            if let Some(frame) = refused {
                 put_back(pool, frame);
             }
+        }
+        if !self.to_answer.is_empty() {
+            let unsent = transmit(&mut **rx, &mut self.to_answer, pool);
+            lane.counters().rejects_sent.add(unsent.packets.wrapping_neg());
         }
         let unsent = transmit(&mut **tx, &mut self.to_send, pool);
         let counters = lane.counters();
@@ -156,6 +167,21 @@ fn complete_checksums(umem: &Umem, frames: &mut [Frame], judgements: &[Judgement
             }
         }
     }
+}
+
+/// Turns the rejected packet in `frame`, number `packet` of the batch, into the answer to its sender.
+/// `false`: there is none, and the frame is as it was.
+fn answer(now: Time, packet: usize, umem: &Umem, frame: &mut Frame, lane: &mut Lane) -> bool {
+    let mut answer = [0; reject::LONGEST];
+    let Some(len) = lane.answer(now, packet, umem.data(frame), &mut answer) else { return false };
+    let (offset, more) = (frame.offset(), std::mem::take(&mut frame.more));
+    if !umem.set_bounds(frame, offset, len as u32) {
+        frame.more = more;
+        return false;
+    }
+    umem.data_mut(frame).copy_from_slice(&answer[..len]);
+    lane.counters().rejects_sent.add(1);
+    true
 }
 
 /// Packets and bytes that did not fit into the transmit queue.
