@@ -70,6 +70,8 @@ reasons! {
     FragmentOverlap = "fragment_overlap",
     /// The fragment store is full, or this sender has too many packets in pieces.
     FragmentLimit = "fragment_limit",
+    /// Held until the first fragment of its packet is judged; counted as what becomes of it then.
+    FragmentHeld = "fragment_held",
     /// The first fragment did not come in time.
     FragmentTimeout = "fragment_timeout",
     /// A TCP segment of no known connection that does not open one.

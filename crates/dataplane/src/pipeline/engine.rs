@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use arc_swap::ArcSwapOption;
 
+use super::fragment::{self, Fragments};
 use crate::connection::{self, Table};
 use crate::verdict::{Identities, Policy};
 
@@ -14,6 +15,8 @@ use crate::verdict::{Identities, Policy};
 pub struct Config {
     /// The connection table.
     pub connections: connection::Config,
+    /// Packets in pieces.
+    pub fragments: fragment::Config,
     /// ARP passes.
     pub pass_arp: bool,
     /// IPv6 neighbour discovery passes.
@@ -33,6 +36,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             connections: connection::Config::default(),
+            fragments: fragment::Config::default(),
             pass_arp: true,
             pass_neighbour_discovery: true,
             pass_non_ip: false,
@@ -73,6 +77,7 @@ impl Published {
 pub struct Engine {
     pub(super) config: Config,
     pub(super) connections: Table,
+    pub(super) fragments: Fragments,
     pub(super) published: ArcSwapOption<Published>,
     numbers: AtomicU32,
 }
@@ -86,6 +91,7 @@ impl Engine {
         Ok(Self {
             config,
             connections: Table::new(config.connections)?,
+            fragments: Fragments::new(config.fragments),
             published: ArcSwapOption::empty(),
             numbers: AtomicU32::new(0),
         })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use portcullis_identity_table::IdentityId;
 
 use super::engine::{Engine, Published};
+use super::fragment::Fate;
 use super::reject;
 use crate::clock::Time;
 use crate::connection::{Direction, Ended, Grant, Probe, Role, Segment, Settled, Tokens, Tracked};
@@ -124,6 +125,7 @@ pub struct Lane {
     /// The handle on the identities of the snapshot with this number.
     identify: Option<(u32, Box<dyn Identify>)>,
     rejects: Tokens,
+    released: Vec<Box<[u8]>>,
     scratch: Box<Scratch>,
 }
 
@@ -138,6 +140,8 @@ struct Scratch {
     cases: Vec<Case>,
     flows: Vec<Flow>,
     decisions: [Decision; BATCH],
+    /// Packets that are fragments.
+    fragments: Vec<u8>,
     v4: Vec<u32>,
     v6: Vec<u128>,
     identities_v4: [IdentityId; 2 * BATCH],
@@ -171,6 +175,7 @@ impl Lane {
             cases: Vec::with_capacity(BATCH),
             flows: Vec::with_capacity(BATCH),
             decisions: [Decision::default(); BATCH],
+            fragments: Vec::with_capacity(BATCH),
             v4: Vec::with_capacity(2 * BATCH),
             v6: Vec::with_capacity(2 * BATCH),
             identities_v4: [IdentityId::UNKNOWN; 2 * BATCH],
@@ -182,6 +187,7 @@ impl Lane {
             events,
             identify: None,
             rejects: Tokens::default(),
+            released: Vec::new(),
             scratch,
         }
     }
@@ -229,15 +235,27 @@ impl Lane {
                     self.decide(published);
                     self.settle(now, generation, published, out);
                 }
+                if !self.scratch.fragments.is_empty() {
+                    self.join_fragments(now, inputs, out);
+                }
             }
             None => self.refuse_all(out),
         }
         for judgement in &*out {
-            if let Some(reason) = judgement.reason {
+            if let Some(reason) = judgement.reason
+                && reason != Reason::FragmentHeld
+            {
                 self.counters.dropped(reason).add(1);
             }
         }
         count
+    }
+
+    /// Fragments that were held ([`Reason::FragmentHeld`]) and pass now that the first of their packet
+    /// came in the last batch: whole frames, to be sent after those of the batch. The caller must
+    /// take them before the next batch, and count them as forwarded.
+    pub fn released(&mut self) -> impl Iterator<Item = Box<[u8]>> + '_ {
+        self.released.drain(..)
     }
 
     /// Writes the answer to the sender of packet `n` of the last batch, which was rejected, into
@@ -260,6 +278,8 @@ impl Lane {
     /// silent for too long and tells of their end; answers how many. See [`Engine::sweep_size`].
     pub fn expire(&mut self, now: Time, budget: usize) -> usize {
         let (events, counters) = (&self.events, &self.counters);
+        let late = self.engine.fragments.expire(now);
+        counters.dropped(Reason::FragmentTimeout).add(late as u64);
         self.engine.connections.expire(now, budget, |ended| {
             counters.ended.add(1);
             events.push(end_event(now, &ended, None));
@@ -272,6 +292,7 @@ impl Lane {
         scratch.probes.clear();
         scratch.probe_of.clear();
         scratch.cases.clear();
+        scratch.fragments.clear();
         let config = &self.engine.config;
         for (n, (input, out)) in inputs.iter().zip(out).enumerate() {
             scratch.headers[n] = None;
@@ -299,9 +320,12 @@ impl Lane {
                 *out = Judgement::PASS;
                 continue;
             }
-            if headers.fragment.is_some_and(|fragment| fragment.offset > 0) {
-                *out = Judgement::drop(Reason::FragmentLimit);
-                continue;
+            if let Some(fragment) = headers.fragment {
+                scratch.fragments.push(n as u8);
+                if fragment.offset > 0 {
+                    *out = Judgement::drop(Reason::NoPolicy);
+                    continue;
+                }
             }
             match Probe::of(input.data, &headers) {
                 Ok(Role::Member(probe)) => {
@@ -401,6 +425,38 @@ impl Lane {
                 }
             };
             out[usize::from(case.packet)] = judgement;
+        }
+    }
+
+    /// Later fragments share the fate of the first.
+    #[cold]
+    fn join_fragments(&mut self, now: Time, inputs: &[Input<'_>], out: &mut [Judgement]) {
+        let fragments = &self.engine.fragments;
+        for n in self.scratch.fragments.iter().map(|n| usize::from(*n)) {
+            let Some(headers) = &self.scratch.headers[n] else { continue };
+            let Some(fragment) = &headers.fragment else { continue };
+            let first = fragment.offset == 0;
+            let fate = if first {
+                let decision = out[n].reason.map_or(Ok(()), Err);
+                fragments.first(now, headers, fragment, decision)
+            } else {
+                let Input { data, wire_len } = inputs[n];
+                let whole = (data.len() == wire_len).then_some(data);
+                fragments.later(now, headers, fragment, whole)
+            };
+            match fate {
+                Fate::Pass(held) => {
+                    self.released.extend(held);
+                    out[n] = if first { out[n] } else { Judgement::PASS };
+                }
+                Fate::Held => out[n] = Judgement::drop(Reason::FragmentHeld),
+                Fate::Dropped(reason, held) => {
+                    self.counters.dropped(reason).add(held as u64);
+                    if out[n].reason != Some(reason) {
+                        out[n] = Judgement::drop(reason);
+                    }
+                }
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 //! program can hand in packets from anywhere.
 
 mod engine;
+pub mod fragment;
 mod lane;
 pub mod reject;
 

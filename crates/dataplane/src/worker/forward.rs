@@ -142,7 +142,21 @@ impl Forwarder {
             let unsent = transmit(&mut **rx, &mut self.to_answer, pool);
             lane.counters().rejects_sent.add(unsent.packets.wrapping_neg());
         }
-        let unsent = transmit(&mut **tx, &mut self.to_send, pool);
+        let mut unsent = transmit(&mut **tx, &mut self.to_send, pool);
+        for packet in lane.released() {
+            forwarded += 1;
+            forwarded_bytes += packet.len() as u64;
+            // Without a free frame it is lost like one that does not fit into the queue.
+            let unsent_now = match pool.take_with(&packet) {
+                Some(frame) => {
+                    self.to_send.push(frame);
+                    transmit(&mut **tx, &mut self.to_send, pool)
+                }
+                None => Unsent { packets: 1, bytes: packet.len() as u64 },
+            };
+            unsent.packets += unsent_now.packets;
+            unsent.bytes += unsent_now.bytes;
+        }
         let counters = lane.counters();
         counters.received.add(packets as u64);
         counters.received_bytes.add(bytes);
