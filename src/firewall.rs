@@ -342,19 +342,20 @@ fn share_out(
             b: b.name,
         });
     }
-    let count = config.workers.clamp(1, a.ports.len());
-    let share = pool.available() / count;
+    let queues = a.ports.len();
+    let count = config.workers.clamp(1, queues);
+    let share = pool.available() / queues;
     let mut workers = Vec::with_capacity(count);
     for _ in 0..count {
         let lane = Lane::new(Arc::clone(engine));
-        let worker = Worker::new(config.worker, lane, pool.split(share))
+        let worker = Worker::new(config.worker, lane)
             .map_err(|e| Error::System("cannot make a worker", e))?;
         workers.push(worker);
     }
     for (queue, (a_port, b_port)) in a.ports.into_iter().zip(b.ports).enumerate() {
         let name = format!("{}:{} queue {queue}", a.name, b.name);
         workers[queue % count]
-            .add(Wire::new(name, Box::new(a_port), Box::new(b_port)))
+            .add(Wire::new(name, Box::new(a_port), Box::new(b_port), pool.split(share)))
             .map_err(|e| Error::System("cannot wait for a port", e))?;
     }
     Ok(workers)

@@ -47,8 +47,8 @@
 //! let pool = Umem::heap(256, 2048);
 //! let (left, client) = MemoryPort::new(pool.umem())?;
 //! let (right, server) = MemoryPort::new(pool.umem())?;
-//! let mut worker = Worker::new(worker::Config::default(), Lane::new(engine), pool)?;
-//! worker.add(Wire::new("example", Box::new(left), Box::new(right)))?;
+//! let mut worker = Worker::new(worker::Config::default(), Lane::new(engine))?;
+//! worker.add(Wire::new("example", Box::new(left), Box::new(right), pool))?;
 //!
 //! let mut arp = [0u8; 42];
 //! arp[12..14].copy_from_slice(&[0x08, 0x06]);

@@ -1,5 +1,6 @@
 //! How ports belong together.
 
+use crate::frame::FramePool;
 use crate::port::Port;
 
 /// Two ports that are one cable: what comes in at one leaves, if allowed, at the other.
@@ -13,12 +14,20 @@ pub struct Wire {
     pub a: Box<dyn Port>,
     /// The other side.
     pub b: Box<dyn Port>,
+    /// The frames that it receives into, of the UMEM of both ports. Wires do not share them: one
+    /// that is flooded cannot starve another, and what a wire holds goes when it goes.
+    pub pool: FramePool,
 }
 
 impl Wire {
-    /// A wire between two ports.
-    pub fn new(name: impl Into<Box<str>>, a: Box<dyn Port>, b: Box<dyn Port>) -> Self {
-        Self { name: name.into(), a, b }
+    /// A wire between two ports of one UMEM, with frames of it.
+    pub fn new(
+        name: impl Into<Box<str>>,
+        a: Box<dyn Port>,
+        b: Box<dyn Port>,
+        pool: FramePool,
+    ) -> Self {
+        Self { name: name.into(), a, b, pool }
     }
 }
 

@@ -21,8 +21,8 @@ fn wire(lane: Lane) -> (Worker, MemoryEnd, MemoryEnd) {
     let pool = Umem::heap(FRAMES, 2048);
     let (left, client) = MemoryPort::new(pool.umem()).unwrap();
     let (right, server) = MemoryPort::new(pool.umem()).unwrap();
-    let mut worker = Worker::new(worker::Config::default(), lane, pool).unwrap();
-    worker.add(Wire::new("w", Box::new(left), Box::new(right))).unwrap();
+    let mut worker = Worker::new(worker::Config::default(), lane).unwrap();
+    worker.add(Wire::new("w", Box::new(left), Box::new(right), pool)).unwrap();
     (worker, client, server)
 }
 
@@ -196,4 +196,48 @@ fn rejected_packets_are_answered() {
     // What passes for a second is bounded.
     let answers = (0..2000).filter(|_| ask(&udp(A, 1, B, 2, b"")).is_some()).count();
     assert!((150..1000).contains(&answers), "{answers}");
+}
+
+#[test]
+fn sleeping_wires_wake_one_by_one_while_another_is_busy() {
+    const WIRES: usize = 40;
+    let (mut worker, client, server) = wire(lane(Config::default(), Always(Verdict::Allow)));
+    let mut ends = Vec::new();
+    for n in 0..WIRES {
+        let pool = Umem::heap(64, 2048);
+        let (left, client) = MemoryPort::new(pool.umem()).unwrap();
+        let (right, server) = MemoryPort::new(pool.umem()).unwrap();
+        worker.add(Wire::new(format!("{n}"), Box::new(left), Box::new(right), pool)).unwrap();
+        ends.push((client, server));
+    }
+    let handle = worker.handle();
+    let thread = std::thread::spawn(move || worker.run());
+    std::thread::sleep(Duration::from_millis(20)); // all asleep by now
+    let packet = udp(A, 1, B, 2, b"x");
+    let begin = Instant::now();
+    let mut sent = 0;
+    for round in 0..5 {
+        for (n, (left, right)) in ends.iter().enumerate() {
+            // The first wire stays busy all the time; the others speak in turn, from either side.
+            client.send(&packet);
+            let (from, to) = if round % 2 == 0 { (left, right) } else { (right, left) };
+            from.send(&packet);
+            sent += 2;
+            while to.receive().is_none() {
+                assert!(begin.elapsed() < Duration::from_secs(10), "wire {n} did not wake");
+                client.send(&packet);
+                sent += 1;
+                std::thread::yield_now();
+            }
+        }
+    }
+    for n in 0..WIRES {
+        assert!(handle.remove(&n.to_string()).is_some());
+    }
+    while std::iter::from_fn(|| server.receive()).count() > 0 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    handle.stop();
+    let worker = thread.join().unwrap();
+    assert_eq!(worker.lane().counters().forwarded.get(), sent - client.lost());
 }

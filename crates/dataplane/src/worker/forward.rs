@@ -23,6 +23,10 @@ pub(super) struct Forwarder {
     judgements: Vec<Judgement>,
     /// Frames of a packet whose first buffer was judged in an earlier batch: its fate.
     unfinished: [Option<bool>; 2],
+    /// Rounds since a frame came.
+    pub(super) idle: u32,
+    /// Whether the worker looks at it in every round.
+    pub(super) awake: bool,
 }
 
 impl Forwarder {
@@ -34,19 +38,23 @@ impl Forwarder {
             to_answer: Batch::new(BATCH),
             judgements: vec![Judgement::default(); BATCH],
             unfinished: [None; 2],
+            idle: 0,
+            awake: false,
         }
     }
 
     /// One batch in each direction; answers how many frames came.
-    pub(super) fn round(&mut self, now: Time, lane: &mut Lane, pool: &mut FramePool) -> usize {
-        let forth = self.one_way(0, now, lane, pool);
-        let back = self.one_way(1, now, lane, pool);
+    pub(super) fn round(&mut self, now: Time, lane: &mut Lane) -> usize {
+        let forth = self.one_way(0, now, lane);
+        let back = self.one_way(1, now, lane);
         // Also tells the kernel about frames still to be sent and about free ones to receive into.
         for port in [&mut self.wire.a, &mut self.wire.b] {
             // A port that is down or gone may come back; until then its packets are counted.
             let _ = port.flush();
         }
-        forth + back
+        let received = forth + back;
+        self.idle = if received > 0 { 0 } else { self.idle.saturating_add(1) };
+        received
     }
 
     /// Whether frames are still being transmitted.
@@ -55,9 +63,10 @@ impl Forwarder {
     }
 
     /// Waits a while for frames in transmission.
-    pub(super) fn drain(&mut self, pool: &mut FramePool) {
+    pub(super) fn drain(&mut self) {
         for _ in 0..DRAIN_ROUNDS {
-            for port in [&mut self.wire.a, &mut self.wire.b] {
+            let Wire { a, b, pool, .. } = &mut self.wire;
+            for port in [a, b] {
                 let _ = port.flush();
                 port.reclaim(pool);
             }
@@ -68,11 +77,9 @@ impl Forwarder {
         }
     }
 
-    fn one_way(&mut self, from: usize, now: Time, lane: &mut Lane, pool: &mut FramePool) -> usize {
-        let (rx, tx) = match from {
-            0 => (&mut self.wire.a, &mut self.wire.b),
-            _ => (&mut self.wire.b, &mut self.wire.a),
-        };
+    fn one_way(&mut self, from: usize, now: Time, lane: &mut Lane) -> usize {
+        let Wire { a, b, pool, .. } = &mut self.wire;
+        let (rx, tx) = if from == 0 { (a, b) } else { (b, a) };
         tx.reclaim(pool);
         let count = rx.receive(pool, &mut self.received);
         if count == 0 {

@@ -1,8 +1,13 @@
 //! A worker: one thread that owns queues and runs each batch to completion.
 //!
 //! It receives a batch, judges it, hands what may pass to the other port of the wire and gives the
-//! other frames back to its pool. Nothing is copied, nothing is handed to another thread. When
-//! nothing arrives it polls for a short while, then sleeps until a port has packets.
+//! other frames back to the wire's pool. Nothing is copied, nothing is handed to another thread.
+//!
+//! # Many wires
+//! A wire on which packets flow is awake: the worker looks at it in every round. One that was silent
+//! for [`Config::idle_rounds`] is asleep: the kernel says when something arrives on it, and nothing
+//! else is spent on it but a look every [`Config::tick`], which also tells the kernel that its worker
+//! lives. When all are asleep, the worker sleeps.
 
 mod forward;
 mod sleep;
@@ -13,7 +18,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use crate::clock::{Clock, Monotonic, Time};
-use crate::frame::FramePool;
 use crate::pipeline::Lane;
 use crate::topology::Wire;
 
@@ -24,10 +28,10 @@ use sleep::Sleeper;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
-    /// Rounds without a packet after which the worker sleeps. More answers faster after short
+    /// Rounds without a packet after which a wire is left to sleep. More answers faster after short
     /// pauses and uses more CPU time.
     pub idle_rounds: u32,
-    /// Longest sleep: how often ports are told that their worker lives (at least every 100 ms, see
+    /// Longest sleep of a wire: how often ports are told that their worker lives (at least every 100 ms, see
     /// [`Port::receive`](crate::port::Port)).
     pub tick: Duration,
     /// How long one look through the whole connection table for expired ones takes. It is spread
@@ -44,12 +48,21 @@ impl Default for Config {
 /// Sweeps of the connection table are at least this far apart.
 const SWEEP_STEP: Duration = Duration::from_millis(2);
 
+/// Longest sleep while frames are being transmitted: the kernel does not say when they are.
+const TRANSMITTING: Duration = Duration::from_millis(1);
+
 /// One worker. Make it, take its [`Handle`], move it to a thread, [`Worker::run`].
 pub struct Worker {
     config: Config,
     lane: Lane,
-    pool: FramePool,
-    wires: Vec<Forwarder>,
+    /// Wires by slot, the number by which the sleeper speaks of them.
+    wires: Vec<Option<Forwarder>>,
+    /// Slots of the wires that are awake.
+    awake: Vec<usize>,
+    /// Room for the slots that the sleeper reports.
+    readable: Vec<usize>,
+    /// When all wires were last looked at.
+    looked: Time,
     clock: Arc<dyn Clock>,
     sleeper: Sleeper,
     stop: Arc<AtomicBool>,
@@ -73,24 +86,37 @@ enum Command {
 }
 
 impl Worker {
-    /// A worker without wires. All ports it is given must use the UMEM of `pool`, whose frames it
-    /// receives into.
+    /// A worker without wires.
     ///
     /// # Errors
     /// No more file descriptors.
-    pub fn new(config: Config, lane: Lane, pool: FramePool) -> std::io::Result<Self> {
+    pub fn new(config: Config, lane: Lane) -> std::io::Result<Self> {
         let sleeper = Sleeper::new()?;
         let stop = Arc::<AtomicBool>::default();
         let (sender, commands) = channel();
         let handle = Handle { stop: Arc::clone(&stop), waker: sleeper.waker(), commands: sender };
         let clock = Arc::new(Monotonic::new());
-        let (wires, swept) = (Vec::new(), clock.now());
-        Ok(Self { config, lane, pool, wires, clock, sleeper, stop, commands, handle, swept })
+        let (looked, swept) = (clock.now(), clock.now());
+        let (wires, awake) = (Vec::new(), Vec::new());
+        Ok(Self {
+            config,
+            lane,
+            wires,
+            awake,
+            readable: Vec::new(),
+            looked,
+            clock,
+            sleeper,
+            stop,
+            commands,
+            handle,
+            swept,
+        })
     }
 
     /// Uses another clock than the machine's: for tests. Sleeping still takes real time.
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.swept = clock.now();
+        (self.looked, self.swept) = (clock.now(), clock.now());
         self.clock = clock;
         self
     }
@@ -105,37 +131,78 @@ impl Worker {
         &self.lane
     }
 
-    /// Adds a wire.
+    /// Adds a wire. Takes microseconds; no other wire waits longer for it.
     ///
     /// # Errors
     /// A port's descriptor cannot be waited for.
     pub fn add(&mut self, wire: Wire) -> std::io::Result<()> {
-        let forwarder = Forwarder::new(wire);
-        self.sleeper.register(&forwarder.wire)?;
-        self.wires.push(forwarder);
+        let free = self.wires.iter().position(Option::is_none);
+        let slot = free.unwrap_or(self.wires.len());
+        self.sleeper.register(&wire, slot)?;
+        if free.is_none() {
+            self.wires.push(None);
+        }
+        self.wires[slot] = Some(Forwarder::new(wire));
+        self.wake(slot);
         Ok(())
     }
 
     /// Takes the wire with this name out, after its frames in transmission have come back or a
     /// short while has passed. `None` if there is none.
     pub fn remove(&mut self, name: &str) -> Option<Wire> {
-        let at = self.wires.iter().position(|forwarder| &*forwarder.wire.name == name)?;
-        let mut forwarder = self.wires.swap_remove(at);
+        let is_it = |wire: &Option<Forwarder>| wire.as_ref().is_some_and(|w| &*w.wire.name == name);
+        let slot = self.wires.iter().position(is_it)?;
+        let mut forwarder = self.wires[slot].take()?;
+        self.awake.retain(|awake| *awake != slot);
         self.sleeper.deregister(&forwarder.wire);
-        forwarder.drain(&mut self.pool);
+        forwarder.drain();
         Some(forwarder.wire)
     }
 
     /// Receives, judges and forwards one batch from each port; answers how many frames came.
-    /// [`Worker::run`] is a loop around this.
+    /// [`Worker::run`] does it every [`Config::tick`], and with the wires that are awake all the
+    /// time.
     pub fn round(&mut self) -> usize {
         let now = self.clock.now();
-        let mut received = 0;
-        for wire in &mut self.wires {
-            received += wire.round(now, &mut self.lane, &mut self.pool);
-        }
+        let received = self.look_at_all(now);
         self.sweep(now);
         received
+    }
+
+    fn look_at_all(&mut self, now: Time) -> usize {
+        let mut received = 0;
+        for slot in 0..self.wires.len() {
+            let Some(wire) = &mut self.wires[slot] else { continue };
+            let count = wire.round(now, &mut self.lane);
+            received += count;
+            if count > 0 || wire.outstanding() {
+                self.wake(slot);
+            }
+        }
+        self.looked = now;
+        received
+    }
+
+    /// As [`Worker::round`], with the wires that are awake. Leaves those to sleep that have been
+    /// silent for long enough.
+    fn look_at_awake(&mut self, now: Time) {
+        let Self { wires, awake, lane, config, .. } = self;
+        awake.retain(|slot| {
+            let Some(wire) = wires.get_mut(*slot).and_then(Option::as_mut) else { return false };
+            wire.round(now, lane);
+            wire.awake = wire.idle < config.idle_rounds || wire.outstanding();
+            wire.awake
+        });
+    }
+
+    fn wake(&mut self, slot: usize) {
+        if let Some(wire) = self.wires.get_mut(slot).and_then(Option::as_mut) {
+            wire.idle = 0;
+            if !wire.awake {
+                wire.awake = true;
+                self.awake.push(slot);
+            }
+        }
     }
 
     /// Looks through as much of the connection table as is due.
@@ -156,31 +223,50 @@ impl Worker {
     ///
     /// Answers the worker, so that its wires and frames can be reused.
     pub fn run(mut self) -> Self {
-        let mut idle = 0;
         while !self.stop.load(Ordering::Acquire) {
             self.obey();
-            if self.round() > 0 {
-                idle = 0;
-                continue;
+            let now = self.clock.now();
+            if now.since(self.looked) >= self.config.tick {
+                self.look_at_all(now);
+            } else {
+                self.look_at_awake(now);
             }
-            idle += 1;
-            if idle < self.config.idle_rounds {
-                std::hint::spin_loop();
-                continue;
-            }
-            self.sleep();
+            self.sweep(now);
+            self.listen();
         }
-        for wire in &mut self.wires {
-            wire.drain(&mut self.pool);
+        for wire in self.wires.iter_mut().flatten() {
+            wire.drain();
         }
         self
     }
 
-    /// Sleeps until a port has packets, the handle calls, or it is time to look around.
-    fn sleep(&mut self) {
-        let outstanding = self.wires.iter().any(Forwarder::outstanding);
-        let timeout = if outstanding { Duration::from_millis(1) } else { self.config.tick };
-        self.sleeper.sleep(timeout);
+    /// Learns which wires have packets. Sleeps if none is awake, until one is, the handle calls or it
+    /// is time to look around.
+    fn listen(&mut self) {
+        let idle_rounds = self.config.idle_rounds;
+        let idle = |slot: &usize| {
+            let wire = self.wires.get(*slot).and_then(Option::as_ref);
+            wire.is_none_or(|wire| wire.idle >= idle_rounds)
+        };
+        let timeout = if self.awake.is_empty() {
+            self.config.tick.saturating_sub(self.clock.now().since(self.looked))
+        } else if self.awake.iter().all(idle) {
+            TRANSMITTING
+        } else if self.awake.len() < self.wires.len() {
+            Duration::ZERO
+        } else {
+            return;
+        };
+        let mut readable = std::mem::take(&mut self.readable);
+        let woken = self.sleeper.sleep(timeout, |slot| readable.push(slot));
+        for slot in readable.drain(..) {
+            self.wake(slot);
+        }
+        self.readable = readable;
+        if !woken && timeout > TRANSMITTING {
+            // Ports that cannot be waited for are served now, whatever the clock says.
+            self.look_at_all(self.clock.now());
+        }
     }
 
     /// Carries out what the handle asked for.
@@ -197,7 +283,9 @@ impl Worker {
 
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Worker").field("wires", &self.wires.len()).finish_non_exhaustive()
+        f.debug_struct("Worker")
+            .field("wires", &self.wires.iter().flatten().count())
+            .finish_non_exhaustive()
     }
 }
 
