@@ -15,6 +15,7 @@ mod simd;
 mod sync;
 pub mod tree;
 pub mod tuple;
+pub mod workload;
 
 pub use error::Error;
 pub use header::{Addresses, Header, TupleV4};

@@ -19,6 +19,7 @@ fn check(rules: Vec<Rule>, headers: &[Header]) -> Result<(), TestCaseError> {
         tree.lookup_batch(headers, &mut tree::Scratch::default(), &mut found);
         prop_assert_eq!(&found, &expected, "{:?} in a batch", instructions);
         for (header, expected) in headers.iter().zip(&expected) {
+            prop_assert!(tree.touches(header) <= tree.worst_case_touches());
             prop_assert_eq!(tree.lookup(header), *expected, "{:?} {:?}", instructions, header);
         }
         let tuples: Vec<TupleV4> = headers.iter().filter_map(TupleV4::of).collect();

@@ -289,6 +289,24 @@ impl Tree {
         v4 + v6
     }
 
+    /// Cache lines (64 bytes) that a lookup of `header` touches, residual conditions apart. Never
+    /// more than [`worst_case_touches`](Self::worst_case_touches).
+    #[must_use]
+    pub fn touches(&self, header: &Header) -> usize {
+        fn of<const B: usize>(forest: &Forest<B>, header: &Header) -> usize {
+            Key::new(header).map_or(0, |key| walk::touches(forest, &key))
+        }
+        let v4 = match &self.v4 {
+            ForestV4::Short(forest) => of(forest, header),
+            ForestV4::Long(forest) => of(forest, header),
+        };
+        let v6 = match &self.v6 {
+            ForestV6::Short(forest) => of(forest, header),
+            ForestV6::Long(forest) => of(forest, header),
+        };
+        v4 + v6
+    }
+
     /// Cache lines (64 bytes) that a lookup touches in the worst case, whatever the header: tables,
     /// groups, ids and residual conditions of all trees of the family that needs more.
     #[must_use]

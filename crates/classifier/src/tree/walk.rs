@@ -105,11 +105,33 @@ fn find_avx512<const B: usize>(simd: crate::simd::Avx512, forest: &Forest<B>, ke
 /// One header alone.
 #[inline(always)]
 fn find<S: Simd, const B: usize>(simd: S, forest: &Forest<B>, key: &Key<B>) -> u32 {
+    trace(simd, forest, key, &mut |_| ())
+}
+
+/// Cache lines that a lookup of `key` touches, found by walking as a lookup does.
+pub(super) fn touches<const B: usize>(forest: &Forest<B>, key: &Key<B>) -> usize {
+    let mut touches = 0;
+    trace(Scalar, forest, key, &mut |lines| touches += lines);
+    touches
+}
+
+/// Walks one header, and tells `touch` of the cache lines on the way.
+#[inline(always)]
+fn trace<S: Simd, const B: usize>(
+    simd: S,
+    forest: &Forest<B>,
+    key: &Key<B>,
+    touch: &mut impl FnMut(usize),
+) -> u32 {
     let mut best = [NOTHING];
     let keys = std::slice::from_ref(key);
     for root in &forest.roots {
+        if root.node.best >= best[0] {
+            continue;
+        }
         let mut at = step(simd, root.node, 0, key);
         loop {
+            touch(1);
             // SAFETY: `at` is a node of the forest, see `Forest::check`.
             let node = unsafe { *forest.nodes.get_unchecked(at as usize) };
             if node.best >= best[0] {
@@ -117,6 +139,7 @@ fn find<S: Simd, const B: usize>(simd: S, forest: &Forest<B>, key: &Key<B>) -> u
             }
             if node.is_leaf() {
                 for group in 0..node.groups() {
+                    touch(2 * B + 1);
                     compare(simd, forest, keys, &mut best, 0, node.first() + group);
                 }
                 break;

@@ -167,3 +167,75 @@ impl<const B: usize> Table<B> {
         Ok(())
     }
 }
+
+/// Every interleaving of a writer and readers:
+/// `RUSTFLAGS="--cfg loom" cargo test -p portcullis-classifier --release --lib loom`.
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::sync::Arc;
+
+    use super::*;
+    use crate::lanes::{WHOLE, entries};
+    use crate::rule::Rule;
+    use crate::tuple::RuleHandle;
+    use crate::{Header, TupleV4};
+
+    const LIMITS: Limits = Limits { shapes: 2, chain: 8 };
+
+    fn entry(rule: &Rule) -> Entry<2> {
+        let mut found = Vec::new();
+        entries(0, rule, WHOLE, &mut found);
+        found.remove(0)
+    }
+
+    fn insert(table: &Table<2>, slot: usize, rule: &Rule, number: u64) {
+        let found = Match { rule: RuleHandle::new(number), action: rule.action };
+        table.insert(slot, &entry(rule), Priority::new(number), found, LIMITS).unwrap();
+    }
+
+    fn lookup(table: &Table<2>, header: &Header) -> Option<u32> {
+        let mut found = None;
+        table.lookup(&Key::new(header).unwrap(), &mut found);
+        found.map(|(_, found)| found.action)
+    }
+
+    fn header() -> Header {
+        TupleV4::new([10, 0, 0, 1], [10, 0, 0, 2], 6, 1, 2).header()
+    }
+
+    /// A reader beside an insert, a second insert into the same chain and a delete sees states in
+    /// the order in which they were made, and the rule that stays always.
+    #[test]
+    fn loom_updates_are_whole_and_in_order() {
+        loom::model(|| {
+            let table = Arc::new(Table::<2>::new(4, LIMITS));
+            insert(&table, 0, &Rule::any(9).protocol(6), 9);
+            let reader = {
+                let table = Arc::clone(&table);
+                loom::thread::spawn(move || [lookup(&table, &header()), lookup(&table, &header())])
+            };
+            insert(&table, 1, &Rule::any(5).protocol(6), 5);
+            insert(&table, 2, &Rule::any(1).protocol(6), 1);
+            table.remove(1);
+            let seen = reader.join().unwrap().map(|found| found.expect("a rule stays"));
+            assert!(seen.iter().all(|action| [9, 5, 1].contains(action)), "{seen:?}");
+            assert!(seen[0] >= seen[1], "no way back: {seen:?}");
+        });
+    }
+
+    /// A reader that stands on a deleted entry finds its way to the rest of the chain.
+    #[test]
+    fn loom_a_deleted_entry_leads_on() {
+        loom::model(|| {
+            let table = Arc::new(Table::<2>::new(4, LIMITS));
+            insert(&table, 0, &Rule::any(9).protocol(6), 9);
+            insert(&table, 1, &Rule::any(5).protocol(6), 5);
+            let reader = {
+                let table = Arc::clone(&table);
+                loom::thread::spawn(move || lookup(&table, &header()))
+            };
+            table.remove(1);
+            assert!(matches!(reader.join().unwrap(), Some(9 | 5)));
+        });
+    }
+}
