@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Real zero-copy, in a virtual machine: boots a recent Debian kernel in QEMU (emulated, no KVM, no
-# root needed) with four virtio interfaces, and runs the forwarder with zero-copy required on both of
-# its ports, between a client and a server with real TCP connections.
+# root needed) with four virtio interfaces, and runs `portcullis run` with zero-copy required on both
+# ports, between a client and a server with real TCP connections and a policy (scripts/zerocopy).
 #
-#   client eth2 - hub 1 - eth0 [forwarder, XDP_ZEROCOPY] eth1 - hub 2 - eth3 server
+#   client eth2 - hub 1 - eth0 [portcullis, XDP_ZEROCOPY] eth1 - hub 2 - eth3 server
 #
 # eth0 and eth1 can do zero-copy; eth2 and eth3 cannot (no iommu_platform), so there the same demand
 # must be refused. The packages (67 MB) are downloaded once into target/zerocopy and unpacked there;
@@ -103,7 +103,7 @@ build_initramfs() {
   ln -s /run "$init/var/run"
   install "$work/root/bin/busybox" "$init/bin/busybox"
   add_program "$(command -v ip)" /bin/iproute2
-  add_program "$root/target/release/examples/forward" /bin/forward
+  add_program "$root/target/release/portcullis" /bin/portcullis
   for module in failover net_failover virtio_net; do
     local file
     file=$(find "$work/root" -name "$module.ko*" -print -quit)
@@ -113,7 +113,8 @@ build_initramfs() {
     *) cat "$file" ;;
     esac >"$init/modules/$module.ko"
   done
-  install -m 755 "$root/scripts/zerocopy-init.sh" "$init/init"
+  install -m 755 "$root/scripts/zerocopy/init" "$init/init"
+  cp "$root"/scripts/zerocopy/*.yaml "$init/etc/"
   (cd "$init" && find . | "$work/root/bin/busybox" cpio -o -H newc 2>/dev/null) | gzip -1 >"$work/initramfs.gz"
 }
 
@@ -137,7 +138,7 @@ boot() {
 }
 
 [ -e "$work/fetched" ] || fetch
-cargo build --release --locked -q -p portcullis-dataplane --example forward
+cargo build --release --locked -q -p portcullis-cli
 build_initramfs
 started=$(date +%s)
 boot
