@@ -6,7 +6,8 @@
 //! ```
 //! MODE as in `prefer-zerocopy` (the default), FAILURE `closed` (the default) or `open`, PINS a folder
 //! of a BPF file system where the programs stay when this ends. Prints the modes and `ready`,
-//! forwards until it is killed or its standard input ends, then prints counters.
+//! forwards until it is killed or its standard input ends, then prints counters. With BUSY_POLL set
+//! in the environment it polls the interfaces busily and never sleeps.
 
 use std::error::Error;
 use std::io::Read;
@@ -20,7 +21,7 @@ use portcullis_dataplane::frame::{Batch, Frame, FramePool, Umem};
 use portcullis_dataplane::packet::{Packet, checksum, parse};
 use portcullis_dataplane::port::Port;
 use portcullis_dataplane::port::xdp::{
-    self, Config, FailureMode, OpenInterface, Opened, ProgramVerdict,
+    self, BusyPoll, Config, FailureMode, OpenInterface, Opened, ProgramVerdict,
 };
 
 /// Longest wait for packets, in milliseconds: well below the time after which a worker that does
@@ -49,6 +50,9 @@ fn run() -> Result<(), Box<dyn Error>> {
         Some(other) => return Err(format!("failure mode {other:?}: closed or open").into()),
     };
     config.pins = options.get(2).map(PathBuf::from);
+    if env::var_os("BUSY_POLL").is_some() {
+        config.busy_poll = Some(BusyPoll { microseconds: 20, budget: 64 });
+    }
     let mut wire = xdp::open(&[left, right], &config)?;
     if let Some(why) = &wire.refused {
         println!("refused: {why}");
@@ -64,11 +68,11 @@ fn run() -> Result<(), Box<dyn Error>> {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         stopper.store(true, Ordering::Relaxed);
     });
-    forward(&mut wire, &stop);
+    forward(&mut wire, &stop, config.busy_poll.is_some());
     report(&wire)
 }
 
-fn forward(wire: &mut Opened, stop: &AtomicBool) {
+fn forward(wire: &mut Opened, stop: &AtomicBool, never_sleep: bool) {
     let Opened { interfaces, pool, .. } = wire;
     let mut batch = Batch::new(64);
     let mut polled: Vec<_> = interfaces
@@ -80,7 +84,7 @@ fn forward(wire: &mut Opened, stop: &AtomicBool) {
     let [left, right] = &mut interfaces[..] else { return };
     let queues = left.ports.len().max(right.ports.len());
     while !stop.load(Ordering::Relaxed) {
-        let mut busy = false;
+        let mut busy = never_sleep;
         for queue in 0..queues {
             busy |= pass(left, right, queue, pool, &mut batch);
             busy |= pass(right, left, queue, pool, &mut batch);

@@ -175,6 +175,14 @@ fn generic_mode_passes_too() {
 }
 
 #[test]
+fn busy_polling_passes_too() {
+    let Some(net) = Net::new(2, 1500) else { return };
+    let _forwarder = net.forward_with("BUSY_POLL", &["require-copy"]);
+    assert!(Probe::new(&net, echo(&net, SERVER_V6)).flows());
+    tcp(&net, SERVER_V4, 1 << 20);
+}
+
+#[test]
 fn jumbo_packets_pass_in_several_frames() {
     let Some(net) = Net::new(2, 9000) else { return };
     let forwarder = net.forward(&["require-copy"]);

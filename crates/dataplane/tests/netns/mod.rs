@@ -107,7 +107,12 @@ impl Net {
 
     /// Starts the bare forwarder between fw0 and fw1 and waits until it says `ready`.
     pub(crate) fn forward(&self, args: &[&str]) -> Forwarder {
-        let mut forwarder = self.start(&[&["fw0", "fw1"], args].concat());
+        self.forward_with("", args)
+    }
+
+    /// As [`Net::forward`], with a variable set in its environment.
+    pub(crate) fn forward_with(&self, variable: &str, args: &[&str]) -> Forwarder {
+        let mut forwarder = self.start(variable, &[&["fw0", "fw1"], args].concat());
         let ready = forwarder.until("ready");
         assert!(ready, "the forwarder did not start: {:?}", forwarder.finish());
         forwarder
@@ -115,16 +120,17 @@ impl Net {
 
     /// Runs the forwarder, which must refuse; answers what it says on standard error.
     pub(crate) fn refused(&self, args: &[&str]) -> String {
-        let output = self.start(args).finish();
+        let output = self.start("", args).finish();
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         String::from_utf8(output.stderr).unwrap()
     }
 
-    fn start(&self, args: &[&str]) -> Forwarder {
+    fn start(&self, variable: &str, args: &[&str]) -> Forwarder {
         let mut child = Command::new("ip")
             .args(["netns", "exec", &self.name(Place::Forwarder)])
             .arg(example("forward"))
             .args(args)
+            .envs((!variable.is_empty()).then_some((variable, "1")))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -56,6 +56,19 @@ pub struct RingSizes {
     pub completion: u32,
 }
 
+/// Busy polling: the worker's own calls run the driver's receive work, instead of interrupts.
+///
+/// It lowers latency and keeps work on one CPU, at the price of a system call for every round of the
+/// worker. To let the driver defer its interrupts meanwhile, set for the interface
+/// `/sys/class/net/IF/napi_defer_hard_irqs` (such as 2) and `gro_flush_timeout` (such as 200000 ns).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BusyPoll {
+    /// How long a call may look for packets (SO_BUSY_POLL), in microseconds.
+    pub microseconds: u32,
+    /// How many packets a call may receive (SO_BUSY_POLL_BUDGET), at most 64 without CAP_NET_ADMIN.
+    pub budget: u16,
+}
+
 /// Settings of a group of ports that share a UMEM.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -79,6 +92,8 @@ pub struct Config {
     pub frames_per_queue: Option<u32>,
     /// Back the UMEM with huge pages (they must be reserved: `vm.nr_hugepages`).
     pub huge_pages: bool,
+    /// Busy polling of all sockets; `None` leaves receiving to interrupts. Linux 5.11.
+    pub busy_poll: Option<BusyPoll>,
     /// How long to wait for queues and interfaces that a predecessor is just letting go of.
     pub busy_wait: Duration,
     /// Receive packets for any link-layer address, as a wire must; ends with the ports.
@@ -98,6 +113,7 @@ impl Default for Config {
             chunk_size: None,
             frames_per_queue: None,
             huge_pages: false,
+            busy_poll: None,
             busy_wait: Duration::from_secs(2),
             promiscuous: true,
             early_drop_capacity: 0,

@@ -108,6 +108,19 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// The kernel refuses busy polling.
+    #[error(
+        "interface {interface}, queue {queue}: busy polling: {source}; it needs Linux 5.11, and CAP_NET_ADMIN for budgets above 64"
+    )]
+    BusyPoll {
+        /// The interface.
+        interface: String,
+        /// The queue.
+        queue: u32,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+
     /// Any other failure to bind a socket.
     #[error("interface {interface}, queue {queue}: binding an AF_XDP socket: {source}")]
     Socket {

@@ -47,7 +47,7 @@ mod simulated;
 mod sys;
 mod umem;
 
-pub use config::{Config, Mode, ModePolicy, Obtained, ParseModeError, RingSizes};
+pub use config::{BusyPoll, Config, Mode, ModePolicy, Obtained, ParseModeError, RingSizes};
 pub use error::Error;
 pub use open::{Guard, OpenInterface, Opened, open};
 pub use portcullis_bpf::{

@@ -46,7 +46,8 @@ pub struct OpenInterface {
 
 /// Holds what must live as long as packets are to flow: the programs on the interfaces. Dropping it
 /// takes them off, so that packets go to the host's stack again, unless [`Config::pins`] says that
-/// they stay.
+/// they stay. The kernel takes tens of milliseconds for that, so do not drop it on a worker's thread
+/// that has other ports to serve.
 ///
 /// A queue is free for others once both its port and the guard are gone. A process that dies takes
 /// all of it along, however it dies, except for what is pinned.
@@ -210,8 +211,6 @@ impl Attempt {
                     retry(deadline, || self.bind(interface.name(), queue, config, layout, &umem))?;
                 let socket = rings.socket();
                 zero_copy &= read_zero_copy(interface.name(), queue, socket)?;
-                // Older kernels keep their budget: slower, not wrong.
-                let _ = sys::set_tx_budget(socket, config.rings.tx.min(256));
                 program.set_socket(queue, socket)?;
                 sockets.push(socket.try_clone_to_owned().map_err(|source| Error::Socket {
                     interface: interface.name().to_owned(),
@@ -289,8 +288,18 @@ impl Attempt {
             umem.descriptors.clone(),
             layout.chunk_size,
             config.rings.tx,
+            config.busy_poll.is_some(),
         );
         sys::close_on_exec(rings.socket()).map_err(failed)?;
+        // Older kernels keep their budget: slower, not wrong.
+        let _ = sys::set_tx_budget(rings.socket(), config.rings.tx.min(256));
+        if let Some(busy_poll) = config.busy_poll {
+            sys::set_busy_poll(rings.socket(), busy_poll).map_err(|source| Error::BusyPoll {
+                interface: interface.to_owned(),
+                queue,
+                source,
+            })?;
+        }
         Ok(rings)
     }
 

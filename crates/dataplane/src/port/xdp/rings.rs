@@ -59,6 +59,8 @@ pub struct KernelRings {
     descriptors: Arc<[FrameDesc]>,
     chunk_size: u64,
     tx_size: u32,
+    /// The calls below are what runs the driver's receive work.
+    busy_poll: bool,
     /// Descriptors on their way between a ring and the port.
     scratch: Vec<FrameDesc>,
 }
@@ -71,10 +73,22 @@ impl KernelRings {
         descriptors: Arc<[FrameDesc]>,
         chunk_size: u32,
         tx_size: u32,
+        busy_poll: bool,
     ) -> Self {
         let scratch = Vec::with_capacity(super::queue::STEP);
         let chunk_size = u64::from(chunk_size);
-        Self { rx, tx, fill, completion, umem, descriptors, chunk_size, tx_size, scratch }
+        Self {
+            rx,
+            tx,
+            fill,
+            completion,
+            umem,
+            descriptors,
+            chunk_size,
+            tx_size,
+            busy_poll,
+            scratch,
+        }
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
@@ -144,7 +158,7 @@ impl Rings for KernelRings {
 
     #[inline]
     fn wake(&mut self) -> io::Result<()> {
-        if self.fill.needs_wakeup() {
+        if self.busy_poll || self.fill.needs_wakeup() {
             sys::kick_rx(self.socket())?;
         }
         if self.tx_waiting() > 0 && self.tx.needs_wakeup() {

@@ -3,14 +3,20 @@
 use std::ffi::c_int;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
+
+use super::BusyPoll;
 
 /// Options of level SOL_XDP, from linux/if_xdp.h.
 const XDP_STATISTICS: c_int = 7;
 const XDP_OPTIONS: c_int = 8;
 const XDP_MAX_TX_SKB_BUDGET: c_int = 9;
 const XDP_OPTIONS_ZEROCOPY: u32 = 1;
+
+/// Options of level SOL_SOCKET, from asm-generic/socket.h.
+const SO_PREFER_BUSY_POLL: c_int = 69;
+const SO_BUSY_POLL_BUDGET: c_int = 70;
 
 /// What the kernel counted on one socket (XDP_STATISTICS), since it was made.
 #[repr(C)]
@@ -47,18 +53,20 @@ pub(super) fn is_zero_copy(socket: BorrowedFd<'_>) -> io::Result<bool> {
 /// Lets one send call of copy mode handle up to `packets` (32 unless set). Linux 6.17; older kernels
 /// answer an error and keep 32.
 pub(super) fn set_tx_budget(socket: BorrowedFd<'_>, packets: u32) -> io::Result<()> {
-    let len = mem::size_of::<u32>() as libc::socklen_t;
-    // SAFETY: the option is one u32, which lives through the call.
-    let answer = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_XDP,
-            XDP_MAX_TX_SKB_BUDGET,
-            ptr::from_ref(&packets).cast(),
-            len,
-        )
-    };
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    set_option(socket, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &packets)
+}
+
+/// Makes the socket's calls run the driver's receive work.
+pub(super) fn set_busy_poll(socket: BorrowedFd<'_>, busy_poll: BusyPoll) -> io::Result<()> {
+    let value = |number: u32| c_int::try_from(number).unwrap_or(c_int::MAX);
+    for (name, value) in [
+        (SO_PREFER_BUSY_POLL, 1),
+        (libc::SO_BUSY_POLL, value(busy_poll.microseconds)),
+        (SO_BUSY_POLL_BUDGET, value(busy_poll.budget.into())),
+    ] {
+        set_option(socket, libc::SOL_SOCKET, name, &value)?;
+    }
+    Ok(())
 }
 
 /// Makes an interface receive packets for any link-layer address as long as the answer lives: the
@@ -79,17 +87,8 @@ pub(super) fn promiscuous(interface: u32) -> io::Result<OwnedFd> {
         mr_alen: 0,
         mr_address: [0; 8],
     };
-    // SAFETY: the option is a packet_mreq, which lives through the call.
-    let answer = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_ADD_MEMBERSHIP,
-            ptr::from_ref(&membership).cast(),
-            mem::size_of_val(&membership) as libc::socklen_t,
-        )
-    };
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
+    set_option(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &membership)?;
+    Ok(socket)
 }
 
 /// Keeps the socket out of programs that the process starts, which libxdp does not: they would hold
@@ -158,5 +157,18 @@ fn option<T: Copy>(socket: BorrowedFd<'_>, name: c_int, value: &mut T) -> io::Re
             &mut len,
         )
     };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn set_option<T: Copy>(
+    socket: BorrowedFd<'_>,
+    level: c_int,
+    name: c_int,
+    value: &T,
+) -> io::Result<()> {
+    let len = mem::size_of::<T>() as libc::socklen_t;
+    let value = ptr::from_ref(value).cast();
+    // SAFETY: the kernel reads at most `len` bytes of the value, which lives through the call.
+    let answer = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value, len) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
