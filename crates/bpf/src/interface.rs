@@ -45,6 +45,12 @@ impl Interface {
         self.index
     }
 
+    /// Whether it still is in the calling thread's network namespace: an interface made anew under the
+    /// same name is another one. One system call.
+    pub fn exists(&self) -> bool {
+        sys::interface_exists(self.index)
+    }
+
     /// Whether a bridge (or bond, or the like) has the interface as a port. Reads sysfs; where that
     /// shows another network namespace, the answer is no.
     pub fn has_master(&self) -> bool {
@@ -78,6 +84,7 @@ mod tests {
         let lo = Interface::by_name("lo").unwrap();
         assert_eq!((lo.name(), lo.rx_queues(), lo.tx_queues()), ("lo", 1, 1));
         assert!(lo.index() > 0 && lo.mtu() >= 1500);
+        assert!(lo.exists() && !Interface { index: u32::MAX, ..lo }.exists());
         for name in ["", "no-such-if0", "a-name-far-too-long-for-linux", "nul\0name"] {
             let error = Interface::by_name(name).unwrap_err();
             assert!(matches!(error, Error::UnknownInterface { .. }), "{name}: {error}");

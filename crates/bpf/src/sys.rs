@@ -33,6 +33,13 @@ pub(crate) fn interface_index(name: &CStr) -> Option<u32> {
     (index != 0).then_some(index)
 }
 
+/// Whether an interface of this number is in this network namespace.
+pub(crate) fn interface_exists(index: u32) -> bool {
+    let mut name = [0; libc::IFNAMSIZ];
+    // SAFETY: the buffer has the size that the call writes at most.
+    !unsafe { libc::if_indextoname(index, name.as_mut_ptr()) }.is_null()
+}
+
 pub(crate) fn interface_mtu(name: &CStr) -> io::Result<u32> {
     let mut request = interface_request(name);
     interface_ioctl(libc::SIOCGIFMTU, &mut request)?;

@@ -89,6 +89,8 @@ fn forward(wire: &mut Opened, stop: &AtomicBool, never_sleep: bool) {
             busy |= pass(left, right, queue, pool, &mut batch);
             busy |= pass(right, left, queue, pool, &mut batch);
         }
+        // The socket of an interface that is gone is always ready, with an error.
+        polled.retain(|entry| entry.revents & libc::POLLERR == 0);
         if !busy {
             // SAFETY: the array lives through the call and its length is given.
             unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, WAIT) };
@@ -135,6 +137,9 @@ fn complete_checksums(umem: &Umem, batch: &mut Batch) {
 }
 
 fn report(wire: &Opened) -> Result<(), Box<dyn Error>> {
+    for interface in wire.guard.vanished() {
+        println!("{interface}: vanished");
+    }
     for (interface, counters) in wire.guard.program_counters()? {
         for verdict in ProgramVerdict::ALL {
             let count = counters.total(verdict);

@@ -448,6 +448,29 @@ fn an_interface_that_goes_down_and_comes_back_carries_packets_again() {
 }
 
 #[test]
+fn an_interface_that_vanishes_is_told_of_and_can_be_opened_anew() {
+    let Some(net) = Net::new(2, 1500) else { return };
+    let forwarder = net.forward(&[]);
+    let server = echo(&net, SERVER_V4);
+    assert!(Probe::new(&net, server).flows());
+    // With the pod, its end of the link goes, and so does ours.
+    net.ip(Place::Client, &["link", "del", "c0"]);
+    std::thread::sleep(Duration::from_millis(300));
+    let output = forwarder.finish();
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && report.contains("fw0: vanished"), "{report}");
+    assert!(!report.contains("fw1: vanished"), "{report}");
+
+    let peer = ["type", "veth", "peer", "name", "fw0", "netns", &net.name(Place::Forwarder)];
+    net.ip(Place::Client, &[&["link", "add", "c0"][..], &peer].concat());
+    net.ip(Place::Forwarder, &["link", "set", "fw0", "up"]);
+    net.ip(Place::Client, &["link", "set", "c0", "up"]);
+    net.ip(Place::Client, &["addr", "add", "10.9.0.1/24", "dev", "c0"]);
+    let _forwarder = net.forward(&[]);
+    assert!(Probe::new(&net, server).flows());
+}
+
+#[test]
 fn idle_for_long_the_first_packet_passes() {
     let Some(net) = Net::new(1, 1500) else { return };
     let _forwarder = net.forward(&[]);

@@ -58,7 +58,7 @@ pub struct Guard {
 
 #[derive(Debug)]
 struct Guarded {
-    name: String,
+    interface: Interface,
     program: Program,
     sockets: Vec<OwnedFd>,
     _promiscuous: Option<OwnedFd>,
@@ -72,10 +72,18 @@ impl Guard {
         }
     }
 
+    /// The interfaces that are gone (from the calling thread's network namespace), as with a pod that
+    /// was deleted. Their ports receive and send nothing any more, also if interfaces of their names
+    /// come again: drop ports and guard, and [`open`] anew. One system call each.
+    pub fn vanished(&self) -> impl Iterator<Item = &str> {
+        let gone = |on: &&Guarded| !on.interface.exists();
+        self.interfaces.iter().filter(gone).map(|on| on.interface.name())
+    }
+
     /// The early-drop set of an interface's program ([`Config::early_drop_capacity`]); `None` if there
     /// is no such interface.
     pub fn early_drop(&self, interface: &str) -> Option<&EarlyDrop> {
-        let on = self.interfaces.iter().find(|on| on.name == interface)?;
+        let on = self.interfaces.iter().find(|on| on.interface.name() == interface)?;
         Some(on.program.early_drop())
     }
 
@@ -86,7 +94,7 @@ impl Guard {
     pub fn program_counters(&self) -> Result<Vec<(&str, Counters)>, Error> {
         let mut all = Vec::with_capacity(self.interfaces.len());
         for on in &self.interfaces {
-            all.push((on.name.as_str(), on.program.counters()?));
+            all.push((on.interface.name(), on.program.counters()?));
         }
         Ok(all)
     }
@@ -99,7 +107,7 @@ impl Guard {
         let mut all = Vec::new();
         for on in &self.interfaces {
             for (queue, socket) in (0..).zip(&on.sockets) {
-                all.push((on.name.as_str(), queue, sys::statistics(socket.as_fd())?));
+                all.push((on.interface.name(), queue, sys::statistics(socket.as_fd())?));
             }
         }
         Ok(all)
@@ -240,7 +248,7 @@ impl Attempt {
             self.check(interface.name(), mode)?;
             let name = interface.name().to_owned();
             guard.interfaces.push(Guarded {
-                name: name.clone(),
+                interface: interface.clone(),
                 program,
                 sockets,
                 _promiscuous: promiscuous,
