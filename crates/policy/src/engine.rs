@@ -30,7 +30,7 @@ use portcullis_identity_table::{Generation, IdentityId};
 
 use crate::compile::resolve::RuleInfo;
 use crate::compile::sources::Sources;
-use crate::compile::{CompileError, Compiler, Config};
+use crate::compile::{CompileError, Compiler, Config, Prove};
 use crate::flow::{Flow, Verdict};
 use crate::model::{PolicyName, PolicySet};
 use crate::program::{Decision, FlowKey, Program};
@@ -40,6 +40,11 @@ use crate::prove::{Mismatch, Proof, prove};
 ///
 /// One thread changes it; what it hands out ([`Program`], [`Update`]) any number of threads may
 /// read.
+///
+/// A change that fails hands out nothing, so whoever looks up goes on with the program and the table
+/// of the change before. Refused policies are forgotten. A cluster that contradicts itself is
+/// forgotten too; one for which the policies cannot be compiled is kept, and the next change that
+/// succeeds hands out what this one would have.
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
@@ -50,6 +55,8 @@ pub struct Engine {
     compiler: Compiler,
     /// The compiler stopped half-way and must start from nothing.
     broken: bool,
+    /// Table updates of changes that failed since the last one that did not.
+    carried: Vec<(IpNet, Option<IdentityId>)>,
     program: Arc<Program>,
     numbering: u64,
 }
@@ -73,10 +80,12 @@ pub enum EngineError {
     /// The cluster contradicts itself; nothing was changed.
     #[error(transparent)]
     Cluster(#[from] registry::Error),
-    /// The policies cannot be compiled. Policies stay as they were; a change of the cluster stands,
-    /// and the identities that it made are denied.
+    /// The policies cannot be compiled.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// The program is not what the policies say: a defect of the compiler, please report it.
+    #[error("the compiled program is wrong and was not taken: {0}")]
+    Proof(#[from] Mismatch),
 }
 
 /// The answer for one flow, in words.
@@ -121,6 +130,7 @@ impl Engine {
             sources,
             compiler,
             broken,
+            carried: Vec::new(),
             program,
             numbering: 0,
         }
@@ -129,7 +139,7 @@ impl Engine {
     /// Replaces the cluster and the policies.
     ///
     /// # Errors
-    /// [`EngineError`]; policies stay as they were.
+    /// [`EngineError`].
     pub fn apply(
         &mut self,
         cluster: ClusterState,
@@ -152,7 +162,7 @@ impl Engine {
     /// Replaces the policies. Compiles what changed.
     ///
     /// # Errors
-    /// [`EngineError::Compile`]; nothing is changed then.
+    /// [`EngineError::Compile`], [`EngineError::Proof`].
     pub fn set_policies(&mut self, policies: PolicySet) -> Result<Update, EngineError> {
         self.replace_policies(policies)
     }
@@ -170,7 +180,7 @@ impl Engine {
     /// Takes an endpoint out.
     ///
     /// # Errors
-    /// [`EngineError::Compile`].
+    /// [`EngineError::Compile`], [`EngineError::Proof`].
     pub fn remove_endpoint(&mut self, name: &EndpointName) -> Result<Update, EngineError> {
         self.registry.remove_endpoint(name);
         let delta = self.registry.commit();
@@ -253,17 +263,15 @@ impl Engine {
         }
         let old = std::mem::replace(&mut self.policies, policies);
         let delta = self.registry.commit();
-        match self.recompile(&delta, true) {
-            Ok(()) => Ok(self.publish(delta)),
-            Err(error) => {
-                let refused = std::mem::replace(&mut self.policies, old);
-                if self.sources.update(&refused, &self.policies) {
-                    self.registry.set_regions(self.sources.regions(&self.policies));
-                }
-                self.broken = true;
-                Err(error.into())
+        let prove = self.config.prove >= Prove::Policies;
+        let compiled = self.recompile(&delta, true).and_then(|()| self.publish(delta, prove));
+        if compiled.is_err() {
+            let refused = std::mem::replace(&mut self.policies, old);
+            if self.sources.update(&refused, &self.policies) {
+                self.registry.set_regions(self.sources.regions(&self.policies));
             }
         }
+        compiled
     }
 
     /// Compiles what a change of the cluster asks for.
@@ -272,30 +280,47 @@ impl Engine {
             let Delta { table, generation, .. } = delta;
             return Ok(Update { program: None, table, generation });
         }
+        let prove = self.config.prove >= Prove::Everything;
         self.recompile(&delta, false)?;
-        Ok(self.publish(delta))
+        self.publish(delta, prove)
     }
 
-    fn recompile(&mut self, delta: &Delta, policies_changed: bool) -> Result<(), CompileError> {
+    /// Compiles; on failure the compiler is left broken, and the table updates are carried over.
+    fn recompile(&mut self, delta: &Delta, policies_changed: bool) -> Result<(), EngineError> {
         let anew = self.broken || delta.classes.len() > MANY_CLASSES || self.compiler.is_stale();
         self.broken = true;
-        if anew {
-            self.numbering += 1;
-            let namespaces = self.namespaces.iter().cloned();
-            self.compiler = Compiler::new(self.config.clone(), &self.registry, namespaces);
-        } else {
-            self.compiler.follow(delta, &self.registry)?;
-        }
-        if anew || policies_changed {
-            self.compiler.set_policies(&self.policies, &self.sources, &self.registry)?;
+        let mut compile = || {
+            if anew {
+                self.numbering += 1;
+                let namespaces = self.namespaces.iter().cloned();
+                self.compiler = Compiler::new(self.config.clone(), &self.registry, namespaces);
+            } else {
+                self.compiler.follow(delta, &self.registry)?;
+            }
+            if anew || policies_changed {
+                self.compiler.set_policies(&self.policies, &self.sources, &self.registry)?;
+            }
+            Ok::<_, CompileError>(())
+        };
+        if let Err(error) = compile() {
+            self.carried.extend_from_slice(&delta.table);
+            return Err(error.into());
         }
         self.broken = false;
         Ok(())
     }
 
-    fn publish(&mut self, delta: Delta) -> Update {
+    /// Hands out what was compiled.
+    fn publish(&mut self, delta: Delta, proved: bool) -> Result<Update, EngineError> {
         let Delta { table, generation, .. } = delta;
-        self.program = Arc::new(self.compiler.program(generation, self.numbering));
-        Update { program: Some(self.program.clone()), table, generation }
+        let program = self.compiler.program(generation, self.numbering);
+        self.carried.extend(table);
+        if proved && let Err(mismatch) = prove(&program, &self.compiler, &self.registry) {
+            self.broken = true;
+            return Err(mismatch.into());
+        }
+        self.program = Arc::new(program);
+        let table = std::mem::take(&mut self.carried);
+        Ok(Update { program: Some(self.program.clone()), table, generation })
     }
 }

@@ -25,7 +25,7 @@ pub mod words;
 
 pub use compile::resolve::{PolicyInfo, RuleId, RuleInfo};
 pub use compile::trees::Outcome;
-pub use compile::{CompileError, Config};
+pub use compile::{CompileError, Config, Prove};
 pub use diagnostic::{Diagnostic, LoadError, Severity};
 pub use diff::diff;
 pub use document::{Loaded, load_cluster, load_policies, parse_cluster, parse_policies};

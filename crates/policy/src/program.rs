@@ -100,8 +100,8 @@ pub struct Program {
     pub(crate) generation: Generation,
     pub(crate) numbering: u64,
     pub(crate) records: Vec<Record>,
-    pub(crate) grid: Grid,
-    pub(crate) trees: Trees,
+    pub(crate) grid: Arc<Grid>,
+    pub(crate) trees: Arc<Trees>,
     pub(crate) rules: Arc<Vec<RuleInfo>>,
 }
 
@@ -128,6 +128,7 @@ impl Program {
 
     /// The same step for the whole batch, then the next, so that the loads of a step overlap.
     fn decide_batch(&self, flows: &[FlowKey], out: &mut [Decision]) {
+        let (grid, trees) = (&*self.grid, &*self.trees);
         // For each flow and direction that has a say: place of the palette and of the page number in
         // the grid's rows, and the column within the page; then the tree, then the leaf.
         let mut places = [Place::default(); 2 * BATCH];
@@ -143,8 +144,8 @@ impl Program {
                 let place = &mut places[count];
                 if row != NO_ROW {
                     let row = RowId(row);
-                    place.palette = self.grid.palette_of(row) as u32;
-                    place.page = self.grid.page_of(row, peer.class) as u32;
+                    place.palette = grid.palette_of(row) as u32;
+                    place.page = grid.page_of(row, peer.class) as u32;
                     place.column = peer.class % PAGE as u32;
                     place.flow = (2 * i + direction) as u32;
                     count += 1;
@@ -153,22 +154,22 @@ impl Program {
         }
         let places = &mut places[..count];
         for place in &mut *places {
-            place.palette = self.grid.rows[place.palette as usize];
-            place.page = self.grid.rows[place.page as usize];
+            place.palette = grid.rows[place.palette as usize];
+            place.page = grid.rows[place.page as usize];
         }
         for place in &mut *places {
             let index = place.page as usize * PAGE + place.column as usize;
-            place.palette += u32::from(self.grid.pages[index]);
+            place.palette += u32::from(grid.pages[index]);
         }
         for place in &mut *places {
-            place.tree = Ref(self.grid.palettes[place.palette as usize]);
+            place.tree = Ref(grid.palettes[place.palette as usize]);
         }
         for place in &mut *places {
-            place.tree = self.trees.enter(place.tree, &flows[place.flow as usize / 2].header);
+            place.tree = trees.enter(place.tree, &flows[place.flow as usize / 2].header);
         }
         for place in &*places {
             let i = place.flow as usize / 2;
-            let leaf = self.trees.descend(place.tree, &flows[i].header);
+            let leaf = trees.descend(place.tree, &flows[i].header);
             let decision = &mut out[i];
             if leaf.is_deny() {
                 decision.verdict = Verdict::Deny;

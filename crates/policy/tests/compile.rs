@@ -3,11 +3,18 @@
 #[path = "common/random.rs"]
 mod random;
 
-use portcullis_identity_table::ClusterState;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ipnet::IpNet;
 use portcullis_identity_table::endpoint::Endpoint;
+use portcullis_identity_table::{ClusterState, IdentityId};
 use portcullis_policy::judge::{Decider, DirectionDecision, Exemption, Judge};
 use portcullis_policy::model::*;
-use portcullis_policy::{Decision, Engine, OutcomeId, Reason, RuleId, Verdict};
+use portcullis_policy::{
+    CompileError, Config, Decision, Engine, EngineError, OutcomeId, Program, Prove, Reason, RuleId,
+    Update, Verdict,
+};
 use proptest::prelude::*;
 use random::*;
 
@@ -107,18 +114,23 @@ proptest! {
     #[test]
     fn changes_end_where_starting_anew_would(
         steps in prop::collection::vec(any_step(), 1..8),
+        max_program_bytes in prop::sample::select(vec![6500, 8000, 1 << 20]),
     ) {
-        let mut engine = Engine::default();
+        // Limits that some of the steps exceed, and some not.
+        let mut config = Config::default();
+        config.prove = Prove::Everything;
+        config.max_program_bytes = max_program_bytes;
+        config.max_cells = 400;
+        let mut engine = Engine::new(config);
         let mut cluster = ClusterState::default();
+        let mut followers = Followers { table: BTreeMap::new(), program: engine.program().clone() };
         for step in steps {
-            match step {
+            let update = match step {
                 Step::Cluster(new) => {
-                    let _ = engine.set_cluster(new.clone()).unwrap();
-                    cluster = new;
+                    cluster = new.clone();
+                    engine.set_cluster(new)
                 }
-                Step::Policies(policies) => {
-                    let _ = engine.set_policies(policies).unwrap();
-                }
+                Step::Policies(policies) => engine.set_policies(policies),
                 Step::Policy(at, from) => {
                     // One tier comes from another set.
                     let mut policies = engine.policies().clone();
@@ -127,24 +139,58 @@ proptest! {
                     }
                     let count = policies.tiers.len();
                     policies.tiers[at.index(count)] = from.tiers[0].clone();
-                    let _ = engine.set_policies(policies).unwrap();
+                    engine.set_policies(policies)
                 }
                 Step::Upsert(endpoint) => {
-                    if engine.upsert_endpoint(endpoint.clone()).is_ok() {
+                    let update = engine.upsert_endpoint(endpoint.clone());
+                    if !matches!(update, Err(EngineError::Cluster(_))) {
                         cluster.endpoints.retain(|e| e.key() != endpoint.key());
                         cluster.endpoints.push(endpoint);
                     }
+                    update
                 }
                 Step::Remove(at) => {
                     if cluster.endpoints.is_empty() {
                         continue;
                     }
                     let gone = cluster.endpoints.remove(at.index(cluster.endpoints.len()));
-                    let _ = engine.remove_endpoint(&gone.key()).unwrap();
+                    engine.remove_endpoint(&gone.key())
                 }
+            };
+            match update {
+                Ok(update) => {
+                    followers.follow(update, &engine)?;
+                    same_as_judge(&engine, &cluster)?;
+                }
+                Err(EngineError::Proof(mismatch)) => prop_assert!(false, "{}", mismatch),
+                // Nothing was handed out: what is there decides as before.
+                Err(_) => {}
             }
-            same_as_judge(&engine, &cluster)?;
         }
+    }
+}
+
+/// Who only ever sees updates: the address table and the program in the packet path.
+struct Followers {
+    table: BTreeMap<IpNet, IdentityId>,
+    program: Arc<Program>,
+}
+
+impl Followers {
+    fn follow(&mut self, update: Update, engine: &Engine) -> Result<(), TestCaseError> {
+        if let Some(program) = update.program {
+            self.program = program;
+        }
+        for (prefix, id) in update.table {
+            match id {
+                Some(id) => self.table.insert(prefix, id),
+                None => self.table.remove(&prefix),
+            };
+        }
+        let listed: BTreeMap<_, _> = engine.registry().table().collect();
+        prop_assert_eq!(&self.table, &listed);
+        prop_assert!(Arc::ptr_eq(&self.program, engine.program()));
+        Ok(())
     }
 }
 
@@ -159,4 +205,69 @@ fn an_identity_newer_than_the_program_is_denied() {
     assert_eq!((old.verdict, old.reason), (Verdict::Deny, Reason::NotReady));
     let new = update.program.expect("a new identity").decide_one(&engine.key(&flow));
     assert_eq!((new.verdict, new.reason), (Verdict::Allow, Reason::Policy));
+}
+
+/// A policy whose rules name every second port at both ends.
+fn complex() -> PolicySet {
+    let ports = |first: u16| PortMatch {
+        any_of: (0..100).map(|n| PortSpec::Range(first + 2 * n, first + 2 * n)).collect(),
+        none_of: Vec::new(),
+    };
+    let traffic = Traffic {
+        protocol: ProtocolMatch::Is(6),
+        source_ports: ports(1),
+        destination_ports: ports(1000),
+        ..Traffic::default()
+    };
+    let rule = Rule {
+        origin: Origin::default(),
+        name: None,
+        action: Action::Allow,
+        source: Match::Any,
+        destination: Match::Cidr("10.0.0.0/8".parse().unwrap()),
+        traffic: vec![traffic],
+    };
+    let name = PolicyName { kind: Kind::NetworkPolicy, namespace: None, name: "p".into() };
+    let policy = Policy {
+        name,
+        origin: Origin::default(),
+        enforcement: Enforcement::Enforced,
+        subject: Match::Any,
+        ingress: Some(vec![rule]),
+        egress: None,
+    };
+    let tier = Tier {
+        name: "t".into(),
+        default_action: TierDefault::Deny,
+        policies: vec![policy],
+        origin: None,
+    };
+    PolicySet { tiers: vec![tier], sets: Vec::new() }
+}
+
+#[test]
+fn a_refused_change_leaves_everything_as_it_was() {
+    let mut config = Config::default();
+    config.max_cells = 1000;
+    let mut engine = Engine::new(config);
+    let mut followers = Followers { table: BTreeMap::new(), program: engine.program().clone() };
+    let endpoint = Endpoint { addresses: vec![address(1)], ..Endpoint::new("x", "p") };
+    followers.follow(engine.upsert_endpoint(endpoint.clone()).unwrap(), &engine).unwrap();
+    let before = engine.program().clone();
+    let error = engine.set_policies(complex()).unwrap_err();
+    assert!(matches!(error, EngineError::Compile(CompileError::TooComplex { .. })), "{error}");
+    assert!(error.to_string().contains("NetworkPolicy//p"), "{error}");
+    assert!(Arc::ptr_eq(&before, engine.program()));
+    assert_eq!(engine.policies(), &PolicySet::default());
+    // What comes after works, and brings along what the refused change had moved.
+    let other = Endpoint { addresses: vec![address(2)], ..endpoint };
+    followers.follow(engine.upsert_endpoint(other.clone()).unwrap(), &engine).unwrap();
+    let cluster = ClusterState { endpoints: vec![other], ..ClusterState::default() };
+    same_as_judge(&engine, &cluster).unwrap();
+
+    let mut config = Config::default();
+    config.max_program_bytes = 1000;
+    let error = Engine::new(config).set_policies(PolicySet::default()).unwrap_err();
+    assert!(matches!(error, EngineError::Compile(CompileError::TooLarge { .. })), "{error}");
+    assert!(Engine::default().set_policies(complex()).is_ok());
 }

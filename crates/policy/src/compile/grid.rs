@@ -5,6 +5,8 @@
 //! places in the palette, so pages are patterns of peers, and equal patterns exist once, whatever the
 //! rules behind them. A lookup is three loads: page number (and palette), place, tree.
 
+use std::sync::Arc;
+
 use ahash::AHashMap;
 
 use super::trees::{Full, Ref};
@@ -58,7 +60,8 @@ impl Grid {
 /// A grid that grows and changes.
 #[derive(Debug, Default)]
 pub(crate) struct GridBuilder {
-    pub(crate) grid: Grid,
+    /// Shared with the programs made of it; the first change after that copies it.
+    pub(crate) grid: Arc<Grid>,
     pages: AHashMap<[u16; PAGE], u32>,
     /// Lengths of the palettes, by row.
     lengths: Vec<u32>,
@@ -84,8 +87,9 @@ impl GridBuilder {
             rows.extend_from_slice(&self.grid.rows[row * old..(row + 1) * old]);
             rows.resize((row + 1) * stride, uniform);
         }
-        self.grid.stride = stride;
-        self.grid.rows = rows;
+        let grid = Arc::make_mut(&mut self.grid);
+        grid.stride = stride;
+        grid.rows = rows;
     }
 
     /// Writes a row: `default` everywhere but at the columns listed, ascending.
@@ -95,15 +99,16 @@ impl GridBuilder {
         default: Ref,
         others: &[(u32, Ref)],
     ) -> Result<(), Full> {
-        let (stride, first) = (self.grid.stride, self.grid.palette_of(row));
-        if first + stride > self.grid.rows.len() {
-            self.grid.rows.resize(first + stride, 0);
+        let uniform = self.page([DEFAULT; PAGE]);
+        let grid = Arc::make_mut(&mut self.grid);
+        let (stride, first) = (grid.stride, grid.palette_of(row));
+        if first + stride > grid.rows.len() {
+            grid.rows.resize(first + stride, 0);
             self.lengths.resize(row.0 as usize + 1, 0);
         }
+        grid.rows[first + 1..first + stride].fill(uniform);
         let mut palette = vec![default.0];
         let mut places: AHashMap<Ref, u16> = [(default, DEFAULT)].into_iter().collect();
-        let uniform = self.page([DEFAULT; PAGE]);
-        self.grid.rows[first + 1..first + stride].fill(uniform);
         for same_page in others.chunk_by(|a, b| a.0 as usize / PAGE == b.0 as usize / PAGE) {
             let mut content = [DEFAULT; PAGE];
             for &(column, tree) in same_page {
@@ -119,8 +124,9 @@ impl GridBuilder {
                 content[column as usize % PAGE] = place;
             }
             let page = self.page(content);
-            let at = self.grid.page_of(row, same_page[0].0);
-            self.grid.rows[at] = page;
+            let grid = Arc::make_mut(&mut self.grid);
+            let at = grid.page_of(row, same_page[0].0);
+            grid.rows[at] = page;
         }
         self.place_palette(row, &palette)
     }
@@ -142,24 +148,27 @@ impl GridBuilder {
         let mut content = [0; PAGE];
         content.copy_from_slice(&self.grid.pages[old..old + PAGE]);
         content[column as usize % PAGE] = u16::try_from(place).map_err(|_| Full)?;
-        self.grid.rows[at] = self.page(content);
+        let page = self.page(content);
+        Arc::make_mut(&mut self.grid).rows[at] = page;
         Ok(())
     }
 
     /// Gives a row a palette, behind all others; where the row's old one stood is lost until the next
     /// compilation from nothing.
     fn place_palette(&mut self, row: RowId, palette: &[u32]) -> Result<(), Full> {
-        let begin = u32::try_from(self.grid.palettes.len()).map_err(|_| Full)?;
-        self.grid.palettes.extend_from_slice(palette);
-        let at = self.grid.palette_of(row);
-        self.grid.rows[at] = begin;
+        let grid = Arc::make_mut(&mut self.grid);
+        let begin = u32::try_from(grid.palettes.len()).map_err(|_| Full)?;
+        grid.palettes.extend_from_slice(palette);
+        let at = grid.palette_of(row);
+        grid.rows[at] = begin;
         self.lengths[row.0 as usize] = palette.len() as u32;
         Ok(())
     }
 
     fn page(&mut self, content: [u16; PAGE]) -> u32 {
-        let pages = &mut self.grid.pages;
+        let grid = &mut self.grid;
         *self.pages.entry(content).or_insert_with(|| {
+            let pages = &mut Arc::make_mut(grid).pages;
             pages.extend_from_slice(&content);
             u32::try_from(pages.len() / PAGE - 1).expect("fewer than 2^32 pages")
         })

@@ -39,11 +39,25 @@ pub struct Config {
     /// Most cells (port intervals times rules) that one pair of classes may need; more is an error.
     /// 2^26 unless set.
     pub max_cells: u64,
+    /// When to prove a program before it is handed out. Never unless set.
+    pub prove: Prove,
+}
+
+/// When to prove programs, see [`crate::prove`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Prove {
+    /// Only when asked ([`Engine::prove`](crate::Engine::prove)).
+    #[default]
+    Never,
+    /// Whenever policies change.
+    Policies,
+    /// Whenever anything is compiled.
+    Everything,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_program_bytes: 1 << 30, max_cells: 1 << 26 }
+        Self { max_program_bytes: 1 << 30, max_cells: 1 << 26, prove: Prove::default() }
     }
 }
 
@@ -172,7 +186,7 @@ impl Compiler {
         self.words() > 2 * self.words_when_fresh + SLACK
     }
 
-    /// What is compiled, to be read by many. O(size): a few memory copies.
+    /// What is compiled, to be read by many. O(identities): the rest is shared.
     pub(crate) fn program(&self, generation: Generation, numbering: u64) -> Program {
         Program {
             generation,

@@ -4,6 +4,7 @@
 //! split one field into intervals. Roots, nodes and outcomes are hash-consed: equal ones exist once.
 
 use std::hash::Hash;
+use std::sync::Arc;
 
 use ahash::AHashMap;
 
@@ -211,7 +212,8 @@ pub(crate) struct Full;
 /// Adds to [`Trees`] what is not there yet.
 #[derive(Debug, Default)]
 pub(crate) struct TreeBuilder {
-    pub(crate) trees: Trees,
+    /// Shared with the programs made of it; the first change after that copies it.
+    pub(crate) trees: Arc<Trees>,
     roots: AHashMap<[u32; ROOT_WORDS], Ref>,
     nodes: AHashMap<Node, Ref>,
     outcomes: AHashMap<Outcome, Ref>,
@@ -232,7 +234,7 @@ impl TreeBuilder {
         if outcome.staged != (outcome.verdict, outcome.rule) {
             bits |= STAGED;
         }
-        self.trees.outcomes.push(outcome);
+        Arc::make_mut(&mut self.trees).outcomes.push(outcome);
         self.outcomes.insert(outcome, Ref(bits));
         Ok(Ref(bits))
     }
@@ -257,7 +259,7 @@ impl TreeBuilder {
         if let Some(&at) = self.nodes.get(&node) {
             return Ok(at);
         }
-        let words = &mut self.trees.words;
+        let words = &mut Arc::make_mut(&mut self.trees).words;
         let at = Ref(index(words.len())?);
         // At most one interval a port: 65,536 do not fit the head.
         let count = u16::try_from(node.starts.len()).map_err(|_| Full)?;
@@ -285,7 +287,7 @@ impl TreeBuilder {
             return Ok(root);
         }
         let root = Ref(index(self.trees.roots.len())?);
-        self.trees.roots.push(words);
+        Arc::make_mut(&mut self.trees).roots.push(words);
         self.roots.insert(words, root);
         Ok(root)
     }

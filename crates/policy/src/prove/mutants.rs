@@ -1,5 +1,7 @@
 //! Planted miscompilations: every one that changes an answer is caught.
 
+use std::sync::Arc;
+
 use portcullis_identity_table::IdentityId;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -53,11 +55,11 @@ fn mutate(program: &mut Program, mutation: Mutation, at: Index, with: Index) -> 
         list[to] = list[from];
         changed
     }
-    let trees = &mut program.trees;
+    let (trees, grid) = (Arc::make_mut(&mut program.trees), Arc::make_mut(&mut program.grid));
     match mutation {
         Mutation::Row => {
-            let pages = (program.grid.pages.len() / PAGE) as u32;
-            let rows = &mut program.grid.rows;
+            let pages = (grid.pages.len() / PAGE) as u32;
+            let rows = &mut grid.rows;
             if rows.is_empty() || pages < 2 {
                 return false;
             }
@@ -68,15 +70,15 @@ fn mutate(program: &mut Program, mutation: Mutation, at: Index, with: Index) -> 
         Mutation::Page => {
             // Small clusters use the first columns alone.
             let used: Vec<usize> =
-                (0..program.grid.pages.len()).filter(|column| column % PAGE < 8).collect();
+                (0..grid.pages.len()).filter(|column| column % PAGE < 8).collect();
             if used.is_empty() {
                 return false;
             }
-            let place = &mut program.grid.pages[used[at.index(used.len())]];
+            let place = &mut grid.pages[used[at.index(used.len())]];
             *place = (*place + 1 + with.index(2) as u16) % 3;
             true
         }
-        Mutation::Palette => other(&mut program.grid.palettes, at, with),
+        Mutation::Palette => other(&mut grid.palettes, at, with),
         Mutation::Word if trees.words.is_empty() => false,
         Mutation::Word => {
             let to = at.index(trees.words.len());
