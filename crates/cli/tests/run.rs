@@ -147,7 +147,7 @@ fn what_cannot_run_says_why_in_one_line() {
     first.wait_for("ready");
     refused(
         &["--wire", "fw0:fw1", "--cluster", cluster, "--policies", policies],
-        &["error:", "fw0", "another XDP program"],
+        &["error:", "fw0", "another"],
     );
     assert_eq!(first.terminate(), Some(0));
 }
