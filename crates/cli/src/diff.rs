@@ -54,7 +54,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         let changes: Vec<Value> = found.changes.iter().map(change).collect();
         output::json(&json!({"changes": changes}))?;
     } else {
-        print!("{found}");
+        output::text(&found.to_string())?;
     }
     Ok(if found.changes.is_empty() { Outcome::Done } else { Outcome::Findings })
 }

@@ -71,24 +71,22 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         if args.json {
             output::json(&as_json(&explanation))?;
         } else {
-            if index > 0 {
-                println!();
-            }
-            print_text(&explanation);
+            let gap = if index > 0 { "\n" } else { "" };
+            output::text(&(gap.to_owned() + &as_text(&explanation)))?;
         }
     }
     Ok(Outcome::Done)
 }
 
 /// The text, its first word coloured by the verdict.
-fn print_text(explanation: &Explanation) {
+fn as_text(explanation: &Explanation) -> String {
     let text = explanation.to_string();
     let (word, rest) = text.split_once(':').unwrap_or((&text, ""));
     let word = match explanation.verdict {
         Verdict::Allow => output::green(word),
         Verdict::Deny => output::red(word),
     };
-    print!("{word}:{rest}");
+    format!("{word}:{rest}")
 }
 
 fn as_json(explanation: &Explanation) -> Value {

@@ -1,6 +1,7 @@
 //! The `portcullis` command. One file a subcommand; what they share in looks is in `output`.
 
 mod bench;
+mod check;
 mod demo;
 mod diff;
 mod doctor;
@@ -37,6 +38,8 @@ enum Command {
     Run(run::Args),
     /// Say why a flow is allowed or denied, and where that is written
     Explain(explain::Args),
+    /// Find probable mistakes in policies, and prove that they compile to what they say
+    Check(check::Args),
     /// Show exactly which flows a change of policies or cluster changes
     Diff(diff::Args),
     /// Show who can reach a pod, or what a pod can reach
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => eval::run(args),
         Command::Run(args) => run::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Check(args) => check::run(args),
         Command::Diff(args) => diff::run(args),
         Command::Reach(args) => reach::run(args),
         Command::Bench(args) => bench::run(args),

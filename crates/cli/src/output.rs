@@ -46,10 +46,16 @@ pub(crate) fn exit_code(result: Result<Outcome, Refused>) -> ExitCode {
 
 /// Prints one JSON value on a line of its own.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Refused> {
+    text(&(serde_json::to_string(value)? + "\n"))
+}
+
+/// Prints text. A reader that has seen enough (`| head`) is no error.
+pub(crate) fn text(text: &str) -> Result<(), Refused> {
     let mut out = std::io::stdout().lock();
-    serde_json::to_writer(&mut out, value)?;
-    writeln!(out)?;
-    Ok(())
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 /// `text` in green, on a terminal.

@@ -71,8 +71,8 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     }
     let found = reach(&cluster, &policies, endpoint, way).map_err(|e| format!("error: {e}"))?;
     match if args.json { Format::Json } else { args.format } {
-        Format::Text => print!("{found}"),
-        Format::Dot => print!("{}", found.dot()),
+        Format::Text => output::text(&found.to_string())?,
+        Format::Dot => output::text(&found.dot())?,
         Format::Json => output::json(&json!({
             "endpoint": found.endpoint.to_string(),
             "way": match way { Way::To => "to", Way::From => "from" },

@@ -14,6 +14,7 @@ pub mod explain;
 pub mod flow;
 pub mod group;
 pub mod judge;
+pub mod lint;
 pub mod model;
 pub mod program;
 pub mod prove;
@@ -32,6 +33,7 @@ pub use document::{Loaded, load_cluster, load_policies, parse_cluster, parse_pol
 pub use engine::{Engine, EngineError, Evaluation, Update};
 pub use explain::explain;
 pub use flow::{Flow, Verdict};
+pub use lint::lint;
 pub use program::{Decision, FlowKey, OutcomeId, Program, Reason};
 pub use prove::{Mismatch, Proof};
 pub use reach::reach;

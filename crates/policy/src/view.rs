@@ -291,6 +291,15 @@ impl<'a> Walk<'a> {
         })
     }
 
+    /// Rules and ends of tiers as numbers: two walks with equal numbers are the same walk.
+    pub(crate) fn signature(&self) -> Vec<(usize, usize, usize)> {
+        let number = |step: &Step<'_>| match *step {
+            Step::Rule(tier, policy, rule, _) => (tier, policy, rule),
+            Step::End(tier, policy, _) => (tier, policy, RuleKey::END),
+        };
+        self.steps.iter().map(number).collect()
+    }
+
     pub(crate) fn decide(&self, header: &Header, names: [&[NamedPort]; 2]) -> (Verdict, Decider) {
         let [source, destination] = names.map(Ports);
         let mut passed = None;
@@ -320,6 +329,55 @@ impl<'a> Walk<'a> {
         }
         (Verdict::Allow, Decider::NoTier)
     }
+
+    /// Every rule that matches the header, in order, and what keeps it from having a say, if
+    /// something does: a rule, or the end of a tier ([`RuleKey::END`]).
+    pub(crate) fn matching(
+        &self,
+        header: &Header,
+        names: [&[NamedPort]; 2],
+        mut each: impl FnMut(RuleKey, Option<RuleKey>),
+    ) {
+        let [source, destination] = names.map(Ports);
+        let mut passed: Option<RuleKey> = None;
+        let mut decided: Option<RuleKey> = None;
+        for step in &self.steps {
+            match *step {
+                Step::Rule(tier, policy, rule, written) => {
+                    if !written.traffic.iter().any(|t| t.matches(header, &source, &destination)) {
+                        continue;
+                    }
+                    let key = RuleKey { tier, policy, rule };
+                    let by = decided.or(passed.filter(|by| by.tier == tier));
+                    each(key, by);
+                    match written.action {
+                        _ if by.is_some() => {}
+                        Action::Pass | Action::Log => passed = Some(key),
+                        Action::Allow | Action::Deny => decided = Some(key),
+                    }
+                }
+                Step::End(tier, policy, TierDefault::Deny) => {
+                    if decided.is_none() && passed.is_none_or(|by| by.tier != tier) {
+                        decided = Some(RuleKey { tier, policy, rule: RuleKey::END });
+                    }
+                }
+                Step::End(..) => {}
+            }
+        }
+    }
+}
+
+/// A rule by its place in a policy set; the direction goes without saying.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct RuleKey {
+    pub(crate) tier: usize,
+    pub(crate) policy: usize,
+    pub(crate) rule: usize,
+}
+
+impl RuleKey {
+    /// In place of a rule: the end of the tier, in which the policy is the first that applies.
+    pub(crate) const END: usize = usize::MAX;
 }
 
 pub(crate) fn is_workload(class: &Class) -> bool {

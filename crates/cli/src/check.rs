@@ -1,0 +1,216 @@
+//! `portcullis check`: probable mistakes in policies, and the proof that they compile to what they
+//! say.
+
+use std::path::PathBuf;
+
+use portcullis::identity_table::ClusterState;
+use portcullis::policy::lint::{Code, Finding, Level, lint};
+use portcullis::policy::model::PolicySet;
+use portcullis::policy::{self, Engine};
+use serde_json::{Value, json};
+
+use crate::documents;
+use crate::output::{self, Outcome, Refused};
+
+/// Flags of `portcullis check`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "With a cluster, every finding about it is exact: it holds for every address, protocol and port.
+
+Examples:
+  portcullis check --policies policies/
+  portcullis check --policies policies/ --cluster cluster.yaml --format sarif > portcullis.sarif
+
+Exit code: 0 if nothing of the level of --fail-on or above was found, 1 if something was, 2 if a
+document is refused."
+)]
+pub(crate) struct Args {
+    /// Policies (YAML or JSON; a file, a folder, or - for stdin); may be given several times
+    #[arg(long, value_name = "FILE_OR_FOLDER", required = true)]
+    policies: Vec<PathBuf>,
+    /// Namespaces, pods, nodes: without them, only what shows in the policies alone is found
+    #[arg(long, value_name = "FILE")]
+    cluster: Option<PathBuf>,
+    /// How to print findings
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// The same as --format json
+    #[arg(long)]
+    json: bool,
+    /// The least level that makes the exit code 1
+    #[arg(long, value_enum, default_value_t = FailOn::Warning)]
+    fail_on: FailOn,
+    /// Leave out findings of this name, such as api-server-cut; may be given several times
+    #[arg(long, value_name = "NAME", value_parser = code)]
+    allow: Vec<Code>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// A line a finding
+    Text,
+    /// One JSON object
+    Json,
+    /// SARIF 2.1.0, for code hosts
+    Sarif,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum FailOn {
+    Note,
+    Warning,
+    Error,
+}
+
+impl FailOn {
+    fn level(self) -> Level {
+        match self {
+            Self::Note => Level::Note,
+            Self::Warning => Level::Warning,
+            Self::Error => Level::Error,
+        }
+    }
+}
+
+fn code(name: &str) -> Result<Code, String> {
+    Code::ALL.into_iter().find(|code| code.as_str() == name).ok_or_else(|| {
+        let names: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        format!("there are {}", names.join(", "))
+    })
+}
+
+/// Reads, checks, prints.
+pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
+    documents::one_stdin(args.policies.iter().chain(&args.cluster))?;
+    let loaded = policy::load_policies(&args.policies)?;
+    let mut findings: Vec<Finding> = loaded.warnings.iter().map(Finding::from).collect();
+    let cluster = match &args.cluster {
+        None => None,
+        Some(path) => {
+            let cluster = policy::load_cluster(path)?;
+            findings.extend(cluster.warnings.iter().map(Finding::from));
+            Some(cluster.value)
+        }
+    };
+    let policies = loaded.value;
+    findings.extend(lint(&policies, cluster.as_ref()).map_err(|e| format!("error: {e}"))?);
+    let proof = prove(cluster.unwrap_or_default(), policies)?;
+    let proved = proof.as_ref().map(|proof| {
+        json!({
+            "identities": proof.identities, "pairs": proof.pairs,
+            "cases": proof.cases, "regions": proof.regions,
+        })
+    });
+    if let Err(message) = &proof {
+        let message = message.clone();
+        findings.push(Finding { level: Level::Error, code: Code::Proof, origin: None, message });
+    }
+    findings.retain(|finding| !args.allow.contains(&finding.code));
+
+    match if args.json { Format::Json } else { args.format } {
+        Format::Text => print_text(&findings, proof.ok().filter(|_| args.cluster.is_some()))?,
+        Format::Json => output::json(&json!({
+            "findings": findings.iter().map(finding_json).collect::<Vec<_>>(),
+            "proof": proved.ok(),
+        }))?,
+        Format::Sarif => output::json(&sarif(&findings))?,
+    }
+    let fails = findings.iter().any(|finding| finding.level >= args.fail_on.level());
+    Ok(if fails { Outcome::Findings } else { Outcome::Done })
+}
+
+/// Compiles the policies and proves the program; what cannot be compiled is refused.
+fn prove(
+    cluster: ClusterState,
+    policies: PolicySet,
+) -> Result<Result<policy::Proof, String>, Refused> {
+    let mut engine = Engine::default();
+    let _ = engine.apply(cluster, policies).map_err(|e| format!("error: {e}"))?;
+    Ok(engine.prove().map_err(|mismatch| mismatch.to_string()))
+}
+
+/// Findings, their count, and what was proved: nothing where there is no cluster to prove it for.
+fn print_text(findings: &[Finding], proof: Option<policy::Proof>) -> Result<(), Refused> {
+    let mut text = String::new();
+    for finding in findings {
+        let word = finding.level.as_str();
+        let coloured = match finding.level {
+            Level::Note => word.to_owned(),
+            Level::Warning => output::yellow(word),
+            Level::Error => output::red(word),
+        };
+        text += &finding.to_string().replacen(word, &coloured, 1);
+        text.push('\n');
+    }
+    let count = |level| findings.iter().filter(|finding| finding.level == level).count();
+    text += &format!(
+        "{} errors, {} warnings, {} notes\n",
+        count(Level::Error),
+        count(Level::Warning),
+        count(Level::Note)
+    );
+    if let Some(proof) = proof {
+        text += &format!(
+            "{}: the compiled program says what the policies say, for every pair of {} identities \
+             ({} cases, {} regions of headers)\n",
+            output::green("proved"),
+            proof.identities,
+            proof.cases,
+            proof.regions
+        );
+    }
+    output::text(&text)
+}
+
+fn finding_json(finding: &Finding) -> Value {
+    json!({
+        "level": finding.level.as_str(),
+        "code": finding.code.as_str(),
+        "origin": finding.origin.as_ref().map(documents::origin),
+        "message": finding.message,
+    })
+}
+
+/// Findings as SARIF 2.1.0 (OASIS).
+fn sarif(findings: &[Finding]) -> Value {
+    let rules: Vec<Value> = Code::ALL
+        .iter()
+        .map(|code| json!({"id": code.as_str(), "shortDescription": {"text": code.describe()}}))
+        .collect();
+    let results: Vec<Value> = findings
+        .iter()
+        .map(|finding| {
+            let locations: Vec<Value> = finding
+                .origin
+                .iter()
+                .map(|origin| {
+                    json!({"physicalLocation": {
+                        "artifactLocation": {"uri": *origin.file},
+                        "region": {
+                            "startLine": origin.line.max(1),
+                            "startColumn": origin.column.max(1),
+                        },
+                    }})
+                })
+                .collect();
+            json!({
+                "ruleId": finding.code.as_str(),
+                "level": finding.level.as_str(),
+                "message": {"text": finding.message},
+                "locations": locations,
+            })
+        })
+        .collect();
+    json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{
+            "tool": {"driver": {
+                "name": "portcullis",
+                "version": env!("CARGO_PKG_VERSION"),
+                "rules": rules,
+            }},
+            "results": results,
+        }],
+    })
+}
