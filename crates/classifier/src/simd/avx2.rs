@@ -3,12 +3,13 @@
 
 use std::arch::x86_64::{
     __m256i, _MM_HINT_T0, _mm_load_si128, _mm_prefetch, _mm256_and_si256,
-    _mm256_broadcastsi128_si256, _mm256_cmpeq_epi16, _mm256_load_si256, _mm256_min_epu16,
-    _mm256_movemask_epi8, _mm256_packs_epi16, _mm256_permute4x64_epi64, _mm256_sub_epi16,
-    _pext_u64,
+    _mm256_broadcastsi128_si256, _mm256_castsi256_ps, _mm256_cmpeq_epi16, _mm256_cmpgt_epi32,
+    _mm256_load_si256, _mm256_loadu_si256, _mm256_min_epu16, _mm256_movemask_epi8,
+    _mm256_movemask_ps, _mm256_packs_epi16, _mm256_permute4x64_epi64, _mm256_set1_epi32,
+    _mm256_sub_epi16, _mm256_xor_si256, _pext_u64,
 };
 
-use super::{Group, Simd, whole_bytes};
+use super::{Group, Simd};
 use crate::lanes::Key;
 
 /// Proof that this processor has AVX2 and BMI2.
@@ -26,15 +27,21 @@ impl Avx2 {
 
 impl Simd for Avx2 {
     #[inline(always)]
-    fn compare<const B: usize>(self, group: &Group<B>, key: &Key<B>) -> u32 {
+    fn misses<const B: usize>(self, group: &Group<B>, key: &Key<B>) -> u32 {
         // SAFETY: `self` proves that the processor has AVX2.
-        unsafe { compare(group, key) }
+        unsafe { misses(group, key) }
     }
 
     #[inline(always)]
     fn extract(self, word: u64, mask: u64) -> u64 {
         // SAFETY: `self` proves that the processor has BMI2.
         unsafe { _pext_u64(word, mask) }
+    }
+
+    #[inline(always)]
+    fn above(self, numbers: &[u32; 64], bound: u32) -> u64 {
+        // SAFETY: `self` proves that the processor has AVX2.
+        unsafe { above(numbers, bound) }
     }
 
     #[inline(always)]
@@ -46,7 +53,7 @@ impl Simd for Avx2 {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn compare<const B: usize>(group: &Group<B>, key: &Key<B>) -> u32 {
+fn misses<const B: usize>(group: &Group<B>, key: &Key<B>) -> u32 {
     let mut both: Option<[__m256i; 2]> = None;
     for block in 0..B {
         // SAFETY: a block of a key is 16 bytes, aligned to 16.
@@ -65,8 +72,25 @@ fn compare<const B: usize>(group: &Group<B>, key: &Key<B>) -> u32 {
             Some([a, b]) => [_mm256_and_si256(a, within[0]), _mm256_and_si256(b, within[1])],
         });
     }
-    let Some([first, second]) = both else { return 0 };
+    let Some([first, second]) = both else { return u32::MAX };
     // Packing works on 128-bit halves and leaves the rules in the order 0, 2, 1, 3.
     let bytes = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi16(first, second));
-    whole_bytes(_mm256_movemask_epi8(bytes).cast_unsigned())
+    !_mm256_movemask_epi8(bytes).cast_unsigned()
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn above(numbers: &[u32; 64], bound: u32) -> u64 {
+    // AVX2 compares signed numbers only: moving both by half the range keeps the order.
+    let half = _mm256_set1_epi32(i32::MIN);
+    let bound = _mm256_xor_si256(_mm256_set1_epi32(bound.cast_signed()), half);
+    let mut bits = 0;
+    for (at, eight) in numbers.chunks_exact(8).enumerate() {
+        // SAFETY: eight numbers are 32 bytes; any alignment will do.
+        let eight = unsafe { _mm256_loadu_si256(eight.as_ptr().cast()) };
+        let above = _mm256_cmpgt_epi32(_mm256_xor_si256(eight, half), bound);
+        let mask = _mm256_movemask_ps(_mm256_castsi256_ps(above)).cast_unsigned();
+        bits |= u64::from(mask) << (8 * at);
+    }
+    bits
 }

@@ -1,11 +1,12 @@
 //! AVX-512 and BMI2. What the `unsafe` here gains over [`super::Avx2`]: four rules an instruction.
 
 use std::arch::x86_64::{
-    _MM_HINT_T0, _mm_load_si128, _mm_prefetch, _mm512_broadcast_i32x4, _mm512_cmple_epu16_mask,
-    _mm512_load_si512, _mm512_sub_epi16, _pext_u64,
+    _MM_HINT_T0, _mm_load_si128, _mm_prefetch, _mm512_broadcast_i32x4, _mm512_cmpgt_epu16_mask,
+    _mm512_cmpgt_epu32_mask, _mm512_load_si512, _mm512_loadu_si512, _mm512_set1_epi32,
+    _mm512_sub_epi16, _pext_u64,
 };
 
-use super::{Group, Simd, whole_bytes};
+use super::{Group, Simd};
 use crate::lanes::Key;
 
 /// Proof that this processor has AVX-512 F and BW, and BMI2.
@@ -24,15 +25,21 @@ impl Avx512 {
 
 impl Simd for Avx512 {
     #[inline(always)]
-    fn compare<const B: usize>(self, group: &Group<B>, key: &Key<B>) -> u32 {
+    fn misses<const B: usize>(self, group: &Group<B>, key: &Key<B>) -> u32 {
         // SAFETY: `self` proves that the processor has AVX-512 F and BW.
-        unsafe { compare(group, key) }
+        unsafe { misses(group, key) }
     }
 
     #[inline(always)]
     fn extract(self, word: u64, mask: u64) -> u64 {
         // SAFETY: `self` proves that the processor has BMI2.
         unsafe { _pext_u64(word, mask) }
+    }
+
+    #[inline(always)]
+    fn above(self, numbers: &[u32; 64], bound: u32) -> u64 {
+        // SAFETY: `self` proves that the processor has AVX-512 F and BW.
+        unsafe { above(numbers, bound) }
     }
 
     #[inline(always)]
@@ -44,8 +51,8 @@ impl Simd for Avx512 {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn compare<const B: usize>(group: &Group<B>, key: &Key<B>) -> u32 {
-    let mut within = u32::MAX;
+fn misses<const B: usize>(group: &Group<B>, key: &Key<B>) -> u32 {
+    let mut outside = 0;
     for block in 0..B {
         // SAFETY: a block of a key is 16 bytes, aligned to 16.
         let lanes = unsafe { _mm_load_si128((&raw const key.0[block]).cast()) };
@@ -54,7 +61,20 @@ fn compare<const B: usize>(group: &Group<B>, key: &Key<B>) -> u32 {
         let low = unsafe { _mm512_load_si512((&raw const group.low[block]).cast()) };
         // SAFETY: as above.
         let span = unsafe { _mm512_load_si512((&raw const group.span[block]).cast()) };
-        within &= _mm512_cmple_epu16_mask(_mm512_sub_epi16(lanes, low), span);
+        outside |= _mm512_cmpgt_epu16_mask(_mm512_sub_epi16(lanes, low), span);
     }
-    whole_bytes(within)
+    outside
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn above(numbers: &[u32; 64], bound: u32) -> u64 {
+    let bound = _mm512_set1_epi32(bound.cast_signed());
+    let mut bits = 0;
+    for (at, sixteen) in numbers.chunks_exact(16).enumerate() {
+        // SAFETY: sixteen numbers are 64 bytes; any alignment will do.
+        let sixteen = unsafe { _mm512_loadu_si512(sixteen.as_ptr().cast()) };
+        bits |= u64::from(_mm512_cmpgt_epu32_mask(sixteen, bound)) << (16 * at);
+    }
+    bits
 }

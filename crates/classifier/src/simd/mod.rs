@@ -32,11 +32,14 @@ pub(crate) struct Group<const B: usize> {
 
 /// An instruction set.
 pub(crate) trait Simd: Copy {
-    /// The rules of `group` whose box holds `key`: rule `n` is in bit `8 * n + 7`.
-    fn compare<const B: usize>(self, group: &Group<B>, key: &Key<B>) -> u32;
+    /// Which rules of `group` do not match `key`, a byte each: 0 says that the box holds the key.
+    fn misses<const B: usize>(self, group: &Group<B>, key: &Key<B>) -> u32;
 
     /// The bits of `word` under `mask`, pushed together to the low end.
     fn extract(self, word: u64, mask: u64) -> u64;
+
+    /// A bit for each number above `bound`.
+    fn above(self, numbers: &[u32; 64], bound: u32) -> u64;
 
     /// Asks for the cache line at `place`; wrong addresses do no harm.
     fn prefetch<T>(self, place: *const T);
@@ -50,10 +53,12 @@ pub(crate) trait Simd: Copy {
     }
 }
 
-/// Turns a mask of one bit a lane into one bit, the highest, for each byte of all ones.
+/// The number of the first byte that is 0; 4 when none is.
 #[inline(always)]
-fn whole_bytes(mask: u32) -> u32 {
-    (mask & 0x7f7f_7f7f).wrapping_add(0x0101_0101) & mask & 0x8080_8080
+pub(crate) fn first_zero_byte(bytes: u32) -> u32 {
+    // Bits above the lowest may be wrong, because the subtraction borrows.
+    let zeros = bytes.wrapping_sub(0x0101_0101) & !bytes & 0x8080_8080;
+    zeros.trailing_zeros() >> 3
 }
 
 /// Instruction sets, best last.
@@ -116,6 +121,10 @@ mod tests {
         group
     }
 
+    fn matches(misses: u32) -> [bool; 4] {
+        misses.to_le_bytes().map(|byte| byte == 0)
+    }
+
     #[test]
     fn sets_agree() {
         let mut seed = 7;
@@ -124,35 +133,46 @@ mod tests {
             let group = group(&mut seed);
             let mut key = Key([[(round % 700).to_le_bytes()[0].into(); WIDTH]; 2]);
             key.0[1][3] = u16::MAX;
-            let expected = Scalar.compare(&group, &key);
-            hits += expected.count_ones();
+            let expected = matches(Scalar.misses(&group, &key));
+            hits += expected.iter().filter(|hit| **hit).count();
             let (word, mask) = (seed ^ round << 40, seed.rotate_left(17) & (seed >> 9));
             let bits = Scalar.extract(word, mask);
+            let numbers: [u32; 64] =
+                std::array::from_fn(|n| (seed >> (n % 33)) as u32 ^ (n as u32) << 26);
+            let bound = (seed >> 7) as u32;
+            let above = Scalar.above(&numbers, bound);
+            assert_eq!(above & 1 == 1, numbers[0] > bound);
             #[cfg(target_arch = "x86_64")]
             {
                 if let Some(simd) = Avx2::detect() {
-                    assert_eq!(simd.compare(&group, &key), expected);
+                    assert_eq!(simd.above(&numbers, bound), above);
+                    assert_eq!(matches(simd.misses(&group, &key)), expected);
                     assert_eq!(simd.extract(word, mask), bits);
                 }
                 if let Some(simd) = Avx512::detect() {
-                    assert_eq!(simd.compare(&group, &key), expected);
+                    assert_eq!(simd.above(&numbers, bound), above);
+                    assert_eq!(matches(simd.misses(&group, &key)), expected);
                     assert_eq!(simd.extract(word, mask), bits);
                 }
             }
-            let _ = bits;
+            let _ = (bits, above);
         }
         assert!(hits > 100, "the cases match sometimes: {hits}");
     }
 
     #[test]
-    fn whole_bytes_are_exact() {
-        for (mask, expected) in [
-            (0, 0),
-            (u32::MAX, 0x8080_8080),
-            (0x00ff_fe7f, 0x0080_0000),
-            (0xff00_01ff, 0x8000_0080),
-        ] {
-            assert_eq!(whole_bytes(mask), expected, "{mask:#x}");
+    fn first_zero_byte_agrees_with_search() {
+        let bytes = [0u8, 1, 0x7f, 0x80, 0xff];
+        for a in bytes {
+            for b in bytes {
+                for c in bytes {
+                    for d in bytes {
+                        let all = [a, b, c, d];
+                        let slow = all.iter().position(|byte| *byte == 0).unwrap_or(4);
+                        assert_eq!(first_zero_byte(u32::from_le_bytes(all)) as usize, slow);
+                    }
+                }
+            }
         }
     }
 }

@@ -9,8 +9,8 @@ pub(crate) struct Scalar;
 
 impl Simd for Scalar {
     #[inline(always)]
-    fn compare<const B: usize>(self, group: &Group<B>, key: &Key<B>) -> u32 {
-        let mut hits = 0;
+    fn misses<const B: usize>(self, group: &Group<B>, key: &Key<B>) -> u32 {
+        let mut misses = 0;
         for rule in 0..GROUP {
             let mut inside = true;
             for block in 0..B {
@@ -20,9 +20,9 @@ impl Simd for Scalar {
                     inside &= key.0[block][lane].wrapping_sub(low[lane]) <= span[lane];
                 }
             }
-            hits |= u32::from(inside) << (8 * rule + 7);
+            misses |= u32::from(!inside) << (8 * rule);
         }
-        hits
+        misses
     }
 
     #[inline(always)]
@@ -34,6 +34,12 @@ impl Simd for Scalar {
             at += 1;
         }
         bits
+    }
+
+    #[inline(always)]
+    fn above(self, numbers: &[u32; 64], bound: u32) -> u64 {
+        let bits = numbers.iter().enumerate();
+        bits.fold(0, |bits, (at, number)| bits | u64::from(*number > bound) << at)
     }
 
     #[inline(always)]

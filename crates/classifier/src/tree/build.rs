@@ -43,7 +43,7 @@ impl<'a, const B: usize> Maker<'a, B> {
         started: Instant,
     ) -> Self {
         let fixed = entries.iter().map(|entry| Fixed::new(&entry.bounds)).collect();
-        Self {
+        let mut maker = Self {
             entries,
             fixed,
             tuning,
@@ -54,7 +54,10 @@ impl<'a, const B: usize> Maker<'a, B> {
             leaves: HashMap::new(),
             deepest: 0,
             at_level: [0; MOST_LEVELS + 1],
-        }
+        };
+        // What `Node::EMPTY` points to.
+        maker.push_group(&[]);
+        maker
     }
 
     /// A tree for each subset of the entries.
@@ -81,6 +84,7 @@ impl<'a, const B: usize> Maker<'a, B> {
         self.forest.nodes.shrink_to_fit();
         self.forest.groups.shrink_to_fit();
         self.forest.ids.shrink_to_fit();
+        self.forest.bytes = self.forest.memory_usage();
         assert!(self.forest.check(), "a forest's indices stay inside it");
         Ok(self.forest)
     }

@@ -12,18 +12,18 @@ use crate::simd::{GROUP, Group};
 pub(super) struct Node {
     /// Inner: which bits of the header's window index the table. Leaf: the number of groups.
     pub(super) mask: u64,
-    /// Inner: first lane of the window (bits 26 to 30) and first node of the table. Leaf: `LEAF`,
-    /// whether there are more groups than one (bit 26) and the first group.
+    /// Inner: first lane of the window (bits 27 to 31) and first node of the table. Leaf: `LEAF`,
+    /// whether there are more groups than one (bit 27) and the first group.
     pub(super) target: u32,
     /// The lowest rule id below. `NOTHING` when there is none.
     pub(super) best: u32,
 }
 
 /// Marks a leaf.
-pub(super) const LEAF: u32 = 1 << 31;
-const OFFSET_SHIFT: u32 = 26;
+pub(super) const LEAF: u32 = 1 << 26;
+const OFFSET_SHIFT: u32 = 27;
 /// Nodes and groups are at most this many.
-pub(super) const MAX_INDEX: u32 = 1 << OFFSET_SHIFT;
+pub(super) const MAX_INDEX: u32 = LEAF;
 /// No rule.
 pub(super) const NOTHING: u32 = u32::MAX;
 /// Marks an id that is the place of a residual.
@@ -38,7 +38,8 @@ pub(super) enum Kind {
 }
 
 impl Node {
-    pub(super) const EMPTY: Self = Self { mask: 0, target: LEAF, best: NOTHING };
+    /// A leaf of the one group, number 0, that nothing matches.
+    pub(super) const EMPTY: Self = Self { mask: 1, target: LEAF, best: NOTHING };
 
     pub(super) fn leaf(first: u32, groups: u32, best: u32) -> Self {
         let more = u32::from(groups > 1);
@@ -58,13 +59,13 @@ impl Node {
     /// A leaf of one group.
     #[inline(always)]
     pub(super) fn is_simple_leaf(self) -> bool {
-        self.target >> OFFSET_SHIFT == LEAF >> OFFSET_SHIFT
+        self.target & !(MAX_INDEX - 1) == LEAF
     }
 
     /// A leaf of several groups.
     #[inline(always)]
     pub(super) fn is_crowded_leaf(self) -> bool {
-        self.target >> OFFSET_SHIFT == LEAF >> OFFSET_SHIFT | 1
+        self.target & !(MAX_INDEX - 1) == LEAF | 1 << OFFSET_SHIFT
     }
 
     /// Groups of a leaf.
@@ -76,7 +77,7 @@ impl Node {
     /// First lane of a table's window.
     #[inline(always)]
     pub(super) fn offset(self) -> usize {
-        (self.target >> OFFSET_SHIFT & 31) as usize
+        (self.target >> OFFSET_SHIFT) as usize
     }
 
     /// First node of a table, first group of a leaf.
@@ -115,6 +116,8 @@ pub(super) struct Forest<const B: usize> {
     pub(super) residuals: Vec<Residual>,
     /// Cache lines that a lookup touches at most.
     pub(super) touches: usize,
+    /// Bytes that lookups read.
+    pub(super) bytes: usize,
 }
 
 /// A group's slots that hold no rule.
@@ -127,7 +130,8 @@ impl<const B: usize> Forest<B> {
         let inside = |node: &Node| match node.kind() {
             Kind::Leaf { first, groups } => {
                 node.offset() <= 1
-                    && (node.best == NOTHING || (first + groups) as usize <= self.groups.len())
+                    && (1..=64).contains(&groups)
+                    && (first + groups) as usize <= self.groups.len()
             }
             Kind::Table { first, offset, mask } => {
                 let size = 1u64 << mask.count_ones();

@@ -18,7 +18,6 @@ impl<const B: usize> Forest<B> {
 
     fn visit(&self, node: Node, region: Region<B>, entry: &Entry<B>, ids: &mut Vec<u32>) {
         match node.kind() {
-            Kind::Leaf { .. } if node == Node::EMPTY => {}
             Kind::Leaf { first, groups } => {
                 let rows = &self.ids[first as usize..(first + groups) as usize];
                 ids.extend(rows.iter().flatten().filter(|&&id| id != NO_SLOT).map(|&id| {

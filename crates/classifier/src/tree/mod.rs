@@ -1,5 +1,6 @@
 //! The `tree` engine: rules compiled to a few decision trees.
 
+mod batch;
 mod build;
 mod config;
 mod cut;
@@ -19,9 +20,10 @@ use crate::header::{Addresses, Header, TupleV4};
 use crate::lanes::{self, Entry, Key};
 use crate::rule::{Rule, RuleId, RuleSet};
 use crate::simd::{Instructions, Scalar};
+use batch::CHUNK;
 use config::Tuning;
 use forest::{Forest, NOTHING};
-use walk::{Backend, CHUNK};
+use walk::Backend;
 
 /// Builds a [`Tree`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -170,21 +172,20 @@ impl Tree {
         assert_eq!(tuples.len(), found.len(), "one answer a tuple");
         for (tuples, found) in tuples.chunks(CHUNK).zip(found.chunks_mut(CHUNK)) {
             let mut best = [NOTHING; CHUNK];
-            let best = &mut best[..tuples.len()];
             match &self.v4 {
                 ForestV4::Short(forest) => {
-                    self.backend.walk(forest, TupleV4::keys(tuples), best);
+                    self.backend.walk(forest, TupleV4::keys(tuples), &mut best);
                 }
                 ForestV4::Long(forest) => {
                     let mut keys = [Key([[0; 8]; 2]); CHUNK];
                     for (key, tuple) in keys.iter_mut().zip(tuples) {
                         *key = tuple.0.widened();
                     }
-                    self.backend.walk(forest, &keys[..tuples.len()], best);
+                    self.backend.walk(forest, &keys[..tuples.len()], &mut best);
                 }
             }
             for (found, best) in found.iter_mut().zip(best) {
-                *found = RuleId::new(*best);
+                *found = RuleId::new(best);
             }
         }
     }
@@ -210,7 +211,7 @@ impl Tree {
             return;
         }
         let mut best = [NOTHING; CHUNK];
-        self.backend.walk(forest, &keys[..len], &mut best[..len]);
+        self.backend.walk(forest, &keys[..len], &mut best);
         for (who, best) in who[..len].iter().zip(best) {
             found[*who] = RuleId::new(best);
         }

@@ -135,7 +135,6 @@ impl<const B: usize> Walk<'_, B> {
     /// Notes for each entry of a leaf below `node` that tree `number` is its home.
     fn homes(&mut self, node: Node, number: usize, home: &mut [Option<usize>]) {
         match node.kind() {
-            Kind::Leaf { .. } if node == Node::EMPTY => {}
             Kind::Leaf { first, groups } => {
                 for place in self.slots.of(first, groups) {
                     home[place as usize] = Some(number);
@@ -155,7 +154,6 @@ impl<const B: usize> Walk<'_, B> {
             return Ok(());
         }
         match node.kind() {
-            Kind::Leaf { .. } if node == Node::EMPTY => self.leaf(node, 0, 0, &region, &places),
             Kind::Leaf { first, groups } => self.leaf(node, first, groups, &region, &places),
             Kind::Table { first, offset, mask } => {
                 self.table(node, first, offset, (mask, mask.count_ones()), region, places, 0)
