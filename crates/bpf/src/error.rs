@@ -19,7 +19,7 @@ pub enum Error {
 
     /// The kernel refuses for want of a capability.
     #[error(
-        "{what}: not permitted; run as root or grant CAP_BPF and CAP_NET_ADMIN (and CAP_NET_RAW for the sockets)"
+        "{what}: not permitted; run as root or grant CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN (and CAP_NET_RAW for the sockets)"
     )]
     NotPermitted {
         /// What was attempted.
@@ -76,7 +76,7 @@ pub enum Error {
 
     /// The kernel does not know something that the program needs.
     #[error(
-        "{what}: this kernel is too old ({source}); Linux 5.11 is needed, 6.6 for MTUs above 3,000 bytes"
+        "{what}: this kernel is too old ({source}); Linux 5.11 is needed, 6.6 for MTUs above 3,000 bytes and for the bypass"
     )]
     OldKernel {
         /// What was attempted.

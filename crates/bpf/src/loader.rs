@@ -207,12 +207,8 @@ impl Program {
         self.link = Some(link);
         if let Some(bypass) = &self.bypass {
             let attach = || {
-                sys::link_tc(bypass.as_fd(), interface.index()).map_err(|source| {
-                    Error::system(
-                        format!("interface {}: attaching the bypass", interface.name()),
-                        source,
-                    )
-                })
+                sys::link_tc(bypass.as_fd(), interface.index())
+                    .map_err(|source| bypass_error(interface, source))
             };
             self.bypass_link =
                 Some(Link::obtain(bypass.as_fd(), interface, "bypass", pins, attach)?);
@@ -358,11 +354,29 @@ fn attach_error(interface: &Interface, flags: u32, source: io::Error) -> Error {
     }
 }
 
+fn bypass_error(interface: &Interface, source: io::Error) -> Error {
+    let what = format!(
+        "interface {}: attaching the bypass of failure mode open, which a wire without a bridge needs",
+        interface.name()
+    );
+    match source.raw_os_error() {
+        Some(libc::EINVAL | libc::EOPNOTSUPP) => Error::OldKernel { what, source },
+        _ => Error::system(what, source),
+    }
+}
+
 fn load_error(source: io::Error) -> Error {
     let log = take_log();
-    match Error::system("loading the XDP program", source) {
-        Error::System { source, .. } => Error::Load { log, source },
-        error => error,
+    match source.raw_os_error() {
+        // The verifier's word for a program that it does not like; without CAP_PERFMON it dislikes
+        // arithmetic on pointers.
+        Some(libc::EACCES) if !log.is_empty() && !log.contains("pointer") => {
+            Error::Load { log, source }
+        }
+        Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => {
+            Error::system("loading the XDP program", source)
+        }
+        _ => Error::Load { log, source },
     }
 }
 
