@@ -13,6 +13,17 @@ pub enum Error {
     /// The address table is full.
     #[error("error: identity table: {0}")]
     Table(#[from] portcullis_identity_table::TableError),
+    /// The program was not what the policies say, and was not published: a bug in this project.
+    #[error("error: the compiled policies failed their proof, please report this: {0}")]
+    Proof(#[from] Box<portcullis_policy::Mismatch>),
+    /// No policy declares a set of this name.
+    #[error("error: no set {name:?}; the policies declare {}", list(.known))]
+    NoSuchSet {
+        /// The name asked for.
+        name: String,
+        /// The sets there are.
+        known: Vec<String>,
+    },
     /// An interface cannot be used.
     #[cfg(feature = "xdp")]
     #[error("error: {0}")]
@@ -36,4 +47,15 @@ pub enum Error {
     /// The system refused a thread or a descriptor.
     #[error("error: {0}: {1}")]
     System(&'static str, #[source] std::io::Error),
+}
+
+/// At most ten names, for a message.
+fn list(names: &[String]) -> String {
+    match names {
+        [] => "none".to_owned(),
+        names => {
+            let more = if names.len() > 10 { ", ..." } else { "" };
+            names[..names.len().min(10)].join(", ") + more
+        }
+    }
 }

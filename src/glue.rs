@@ -1,107 +1,37 @@
-//! Where a compiled policy meets the packet path: the one place that knows both.
+//! Where a compiled policy meets the packet path: its traits, answered by a program and a table.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use portcullis_dataplane::packet::Version;
-use portcullis_dataplane::pipeline::{BATCH, Snapshot};
+use portcullis_dataplane::pipeline::BATCH;
 use portcullis_dataplane::verdict::{self, Identify};
-use portcullis_identity_table::endpoint::ClusterState;
-use portcullis_identity_table::{IdentityId, Prefix, Reader, Writer};
+use portcullis_identity_table::{Generation, IdentityId, Reader, Writer};
 use portcullis_policy::flow::{Header, protocol};
-use portcullis_policy::model::{IpVersion, PolicySet};
-use portcullis_policy::program::{Decision, FlowKey, Program};
-use portcullis_policy::{Engine, Verdict};
-
-use crate::Error;
-use crate::rules::Rules;
-
-/// Everything in force: the compiled policies, the address table, and the names of rules.
-#[derive(Debug)]
-pub(crate) struct World {
-    engine: Engine,
-    table: Arc<Table>,
-    writer: Writer,
-    rules: Rules,
-    generation: u64,
-}
+use portcullis_policy::model::IpVersion;
+use portcullis_policy::program::{Decision, FlowKey, Program, Reason};
+use portcullis_policy::{Flow, Verdict};
 
 /// One address table, shared by the workers.
 #[derive(Debug)]
-struct Table {
+pub(crate) struct Table {
     /// The handle from which workers' own are cloned.
     reader: Mutex<Reader>,
     /// Changes of the table since it was made.
     changes: AtomicU32,
 }
 
-impl World {
-    /// Compiles.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub(crate) fn new(cluster: ClusterState, policies: PolicySet) -> Result<Self, Error> {
-        let (table, writer) = Table::new();
-        let mut world = Self {
-            engine: Engine::default(),
-            table,
-            writer,
-            rules: Rules::default(),
-            generation: 0,
-        };
-        world.replace(cluster, policies)?;
-        Ok(world)
-    }
-
-    /// Compiles another cluster and policies, with a table of their own: packets are judged by the
-    /// old table and program or by the new ones.
-    ///
-    /// # Errors
-    /// [`Error`]; the last [`World::snapshot`] stays what it was.
-    pub(crate) fn replace(
-        &mut self,
-        cluster: ClusterState,
-        policies: PolicySet,
-    ) -> Result<(), Error> {
-        // The whole table is built anew below, so the steps from the old one are of no use.
-        let _ = self.engine.apply(cluster, policies)?;
-        let (table, mut writer) = Table::new();
-        let rows = self.engine.registry().table();
-        let rows: Result<Vec<_>, Error> =
-            rows.map(|(net, id)| Ok((Prefix::try_from(net)?, id))).collect();
-        writer.load(rows?)?;
-        self.rules.follow(self.engine.program());
-        (self.table, self.writer) = (table, writer);
-        self.generation += 1;
-        Ok(())
-    }
-
-    /// What the workers need.
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        let program = Arc::clone(self.engine.program());
-        let numbers = self.rules.numbers();
-        Snapshot { identities: self.table.clone(), policy: Arc::new(Judge { program, numbers }) }
-    }
-
-    /// Generation, policies, endpoints and identities in force.
-    pub(crate) fn size(&self) -> (u64, usize, usize, usize) {
-        let policies = self.engine.policies().tiers.iter().map(|tier| tier.policies.len()).sum();
-        let registry = self.engine.registry();
-        (self.generation, policies, registry.endpoints().count(), registry.identities().count())
-    }
-
-    /// The policy of a rule, as `Kind/namespace/name`; `default` if no rule decided.
-    pub(crate) fn policy(&self, rule: verdict::RuleId) -> String {
-        self.rules.info(rule).map_or("default".to_owned(), |info| info.policy.name.to_string())
-    }
-}
-
 impl Table {
-    fn new() -> (Arc<Self>, Writer) {
+    pub(crate) fn new() -> (Arc<Self>, Writer) {
         let writer = Writer::new();
         let reader = Mutex::new(writer.reader());
         (Arc::new(Self { reader, changes: AtomicU32::new(0) }), writer)
+    }
+
+    /// Says that answers have changed: connections are judged again.
+    pub(crate) fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -129,9 +59,63 @@ impl Identify for Handle {
 }
 
 /// A program, with numbers for its rules that outlive it.
-struct Judge {
-    program: Arc<Program>,
-    numbers: Arc<[verdict::RuleId]>,
+#[derive(Clone, Debug)]
+pub(crate) struct Compiled {
+    pub(crate) program: Arc<Program>,
+    pub(crate) numbers: Arc<[verdict::RuleId]>,
+}
+
+/// What the packet path asks: the program in force, and those around it.
+///
+/// While the table changes in place, a batch may meet an identity of before (it looked the address up
+/// before the table was changed) or of after (its snapshot was published before the change began). The
+/// current program knows neither; one of its neighbours does.
+#[derive(Debug)]
+pub(crate) struct Judge {
+    current: Compiled,
+    previous: Option<Compiled>,
+    /// What was published next, if it shares the table. Whoever still holds this one holds those
+    /// after it too.
+    next: OnceLock<Arc<Judge>>,
+}
+
+impl Judge {
+    /// `previous` is the program that the table was made for, unless it was made for `current`.
+    pub(crate) fn new(current: Compiled, previous: Option<Compiled>) -> Self {
+        Self { current, previous, next: OnceLock::new() }
+    }
+
+    /// Says what is published next over the same table; to be called before the table is changed.
+    pub(crate) fn followed_by(&self, next: &Arc<Self>) {
+        // There is one writer, and it has one successor for each.
+        let _ = self.next.set(Arc::clone(next));
+    }
+
+    /// The oldest identities that a lookup may still meet.
+    pub(crate) fn oldest(&self) -> Generation {
+        let current = self.current.program.generation();
+        self.previous.as_ref().map_or(current, |compiled| compiled.program.generation())
+    }
+
+    /// The answer of the first program around the current one that knows both identities.
+    #[cold]
+    fn around(&self, key: &FlowKey) -> verdict::Decision {
+        let later = std::iter::successors(self.next.get(), |judge| judge.next.get());
+        let programs = self.previous.iter().chain(later.map(|judge| &judge.current));
+        let answers = programs.map(|compiled| (compiled, compiled.program.decide_one(key)));
+        let mut known = answers.filter(|(_, decision)| decision.reason != Reason::NotReady);
+        known.next().map_or_else(verdict::Decision::default, |(by, decision)| by.answer(&decision))
+    }
+}
+
+impl Drop for Judge {
+    fn drop(&mut self) {
+        // One after the other: a long chain must not be dropped by recursion.
+        let mut next = self.next.take();
+        while let Some(mut judge) = next.and_then(Arc::into_inner) {
+            next = judge.next.take();
+        }
+    }
 }
 
 impl verdict::Policy for Judge {
@@ -142,15 +126,18 @@ impl verdict::Policy for Judge {
             for (key, flow) in keys.iter_mut().zip(flows) {
                 *key = question(flow);
             }
-            self.program.decide(&keys[..flows.len()], &mut decisions);
-            for (out, decision) in out.iter_mut().zip(&decisions[..flows.len()]) {
-                *out = self.answer(decision);
+            self.current.program.decide(&keys[..flows.len()], &mut decisions);
+            for ((out, decision), key) in out.iter_mut().zip(&decisions[..flows.len()]).zip(&keys) {
+                *out = match decision.reason {
+                    Reason::NotReady => self.around(key),
+                    _ => self.current.answer(decision),
+                };
             }
         }
     }
 }
 
-impl Judge {
+impl Compiled {
     fn answer(&self, decision: &Decision) -> verdict::Decision {
         let rule = self.program.deciding_rule(decision);
         let number = rule.and_then(|(id, _)| self.numbers.get(id.0 as usize));
@@ -192,5 +179,27 @@ fn question(flow: &verdict::Flow) -> FlowKey {
             destination_port,
         },
         same_address: flow.same_address,
+    }
+}
+
+/// The same the other way: a flow in the policy's words, its identities yet to be looked up.
+pub(crate) fn of_policy(flow: &Flow) -> verdict::Flow {
+    let header = &flow.header;
+    let icmp = header.icmp();
+    let (icmp_kind, icmp_code) = icmp.unwrap_or_default();
+    let port = |port: u16| if icmp.is_some() { 0 } else { port };
+    verdict::Flow {
+        source: IdentityId::UNKNOWN,
+        destination: IdentityId::UNKNOWN,
+        source_port: port(header.source_port),
+        destination_port: port(header.destination_port),
+        icmp_kind,
+        icmp_code,
+        protocol: header.protocol,
+        version: match header.ip_version {
+            IpVersion::V4 => Version::V4,
+            IpVersion::V6 => Version::V6,
+        },
+        same_address: flow.source == flow.destination,
     }
 }

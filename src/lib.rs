@@ -26,7 +26,7 @@
 //!   ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 5432}]}]
 //! "#)])?.value;
 //!
-//! let mut engine = Engine::default();
+//! let engine = Engine::new(Default::default())?;
 //! engine.apply(cluster, policies)?;
 //! let tcp = 6;
 //! let allowed = Flow::new("10.0.0.1".parse()?, "10.0.0.2".parse()?, tcp, (40000, 5432));
@@ -34,27 +34,37 @@
 //! assert_eq!(engine.evaluate(&allowed).verdict, Verdict::Allow);
 //! let evaluation = engine.evaluate(&denied);
 //! assert_eq!(evaluation.verdict, Verdict::Deny);
-//! assert_eq!(evaluation.policy.unwrap().to_string(), "NetworkPolicy/default/web-to-db");
+//! assert_eq!(evaluation.rule.unwrap().policy.name.to_string(), "NetworkPolicy/default/web-to-db");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod control;
+mod endpoints;
+mod engine;
 mod error;
+mod event;
 #[cfg(feature = "xdp")]
 mod firewall;
-#[cfg(feature = "xdp")]
 mod glue;
-#[cfg(feature = "xdp")]
+mod judge;
 mod rules;
+mod sets;
+mod totals;
 
+pub use endpoints::Endpoints;
+pub use engine::{Applied, Config as EngineConfig, Engine, Evaluation};
 pub use error::Error;
+pub use event::{FlowEvent, FlowKind, Party};
 #[cfg(feature = "xdp")]
-pub use firewall::{Applied, Config, Firewall, FlowEvent, PortInfo, Totals};
+pub use firewall::{Config, Firewall, PortInfo};
+pub use judge::Judge;
+pub use sets::Sets;
+pub use totals::Totals;
 
 pub use portcullis_classifier as classifier;
 pub use portcullis_dataplane as dataplane;
 pub use portcullis_identity_table as identity_table;
 pub use portcullis_policy as policy;
-pub use portcullis_policy::Engine;
 
 /// The README's example is compiled and run like every other.
 #[cfg(doctest)]

@@ -15,33 +15,42 @@ type Key = (PolicyName, Direction, Option<u32>, Origin);
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
     known: HashMap<Key, RuleId>,
-    infos: Vec<RuleInfo>,
+    infos: Vec<Arc<RuleInfo>>,
+    /// The numbers of the last program, and the numbering they translate.
     numbers: Arc<[RuleId]>,
+    numbering: Option<u64>,
 }
 
 impl Rules {
-    /// Learns the rules of a program. O(rules).
-    pub(crate) fn follow(&mut self, program: &Program) {
-        self.numbers = (0..program.rule_count())
-            .map(|n| program.rule(policy::RuleId(n as u32)))
-            .map(|info| info.map_or(RuleId::NONE, |info| self.number(info)))
-            .collect();
-    }
-
-    /// For each rule of the last program, by its number there, the number here.
-    pub(crate) fn numbers(&self) -> Arc<[RuleId]> {
+    /// For each rule of the program, by its number there, the number here. O(rules that are new).
+    pub(crate) fn follow(&mut self, program: &Program) -> Arc<[RuleId]> {
+        let count = program.rule_count();
+        // Programs of one numbering only add rules at the end.
+        let kept = match self.numbering == Some(program.numbering()) {
+            true => self.numbers.len().min(count),
+            false => 0,
+        };
+        if kept < count || kept < self.numbers.len() {
+            let old = Arc::clone(&self.numbers);
+            let new = (kept..count).map(|n| match program.rule(policy::RuleId(n as u32)) {
+                Some(info) => self.number(info),
+                None => RuleId::NONE,
+            });
+            self.numbers = old[..kept].iter().copied().chain(new).collect();
+        }
+        self.numbering = Some(program.numbering());
         Arc::clone(&self.numbers)
     }
 
     /// The rule of this number; `None` for [`RuleId::NONE`].
-    pub(crate) fn info(&self, number: RuleId) -> Option<&RuleInfo> {
+    pub(crate) fn info(&self, number: RuleId) -> Option<&Arc<RuleInfo>> {
         self.infos.get(number.get() as usize)
     }
 
     fn number(&mut self, info: &RuleInfo) -> RuleId {
         let key = (info.policy.name.clone(), info.direction, info.index, info.origin.clone());
         *self.known.entry(key).or_insert_with(|| {
-            self.infos.push(info.clone());
+            self.infos.push(Arc::new(info.clone()));
             RuleId::new((self.infos.len() - 1) as u32)
         })
     }

@@ -1,7 +1,8 @@
 //! What the packet path tells the world, through bounded rings: it never waits, and what did not fit
 //! is counted exactly.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use crossbeam_queue::ArrayQueue;
 use portcullis_identity_table::IdentityId;
@@ -53,16 +54,42 @@ pub enum EventKind {
 }
 
 /// A bounded queue of events from one worker.
-#[derive(Debug)]
 pub struct EventRing {
     queue: ArrayQueue<Event>,
     lost: AtomicU64,
+    /// A reader sleeps until the next event.
+    awaited: AtomicBool,
+    wake: OnceLock<Wake>,
 }
+
+/// Wakes a reader that waits for events.
+pub type Wake = Box<dyn Fn() + Send + Sync>;
 
 impl EventRing {
     /// A ring for `capacity` events (at least one).
     pub fn new(capacity: usize) -> Self {
-        Self { queue: ArrayQueue::new(capacity.max(1)), lost: AtomicU64::new(0) }
+        Self {
+            queue: ArrayQueue::new(capacity.max(1)),
+            lost: AtomicU64::new(0),
+            awaited: AtomicBool::new(false),
+            wake: OnceLock::new(),
+        }
+    }
+
+    /// Sets what wakes a reader after [`EventRing::wait`]; the first call counts. It is called by the
+    /// packet path, at most once for each `wait`, and must not block.
+    pub fn wake_by(&self, wake: Wake) {
+        // A second reader of one ring would be a mistake, but no dangerous one.
+        let _ = self.wake.set(wake);
+    }
+
+    /// Announces that the reader will sleep: the next event wakes it. `false` if events wait already,
+    /// so that there is nothing to sleep for.
+    pub fn wait(&self) -> bool {
+        self.awaited.store(true, Ordering::Relaxed);
+        // Either this sees the event of a concurrent push, or that push sees the flag.
+        fence(Ordering::SeqCst);
+        self.queue.is_empty()
     }
 
     /// Appends an event; if the ring is full, counts it as lost.
@@ -70,6 +97,19 @@ impl EventRing {
     pub fn push(&self, event: Event) {
         if self.queue.push(event).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.wake.get().is_some() {
+            self.wake_reader();
+        }
+    }
+
+    fn wake_reader(&self) {
+        fence(Ordering::SeqCst);
+        if self.awaited.load(Ordering::Relaxed)
+            && self.awaited.swap(false, Ordering::Relaxed)
+            && let Some(wake) = self.wake.get()
+        {
+            wake();
         }
     }
 
@@ -94,26 +134,90 @@ impl EventRing {
     }
 }
 
+impl std::fmt::Debug for EventRing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventRing").field("len", &self.len()).field("lost", &self.lost()).finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+
     use super::*;
+
+    const EVENT: Event = Event {
+        time: Time::from_nanos(0),
+        kind: EventKind::Opened,
+        tuple: Tuple {
+            source: 0,
+            destination: 0,
+            source_port: 0,
+            destination_port: 0,
+            zone: 0,
+            protocol: 0,
+            version: crate::packet::Version::V4,
+        },
+        rule: RuleId::NONE,
+        source: IdentityId::UNKNOWN,
+        destination: IdentityId::UNKNOWN,
+        log: false,
+    };
 
     #[test]
     fn what_does_not_fit_is_counted() {
         let ring = EventRing::new(2);
-        let event = Event {
-            time: Time::default(),
-            kind: EventKind::Opened,
-            tuple: Tuple::default(),
-            rule: RuleId::NONE,
-            source: IdentityId::UNKNOWN,
-            destination: IdentityId::UNKNOWN,
-            log: false,
-        };
         for _ in 0..5 {
-            ring.push(event);
+            ring.push(EVENT);
         }
         assert_eq!((ring.len(), ring.lost()), (2, 3));
-        assert_eq!(ring.pop(), Some(event));
+        assert_eq!(ring.pop(), Some(EVENT));
+    }
+
+    #[test]
+    fn a_reader_is_woken_once_for_each_wait() {
+        let ring = EventRing::new(8);
+        let (wake, woken) = channel();
+        ring.wake_by(Box::new(move || wake.send(()).unwrap()));
+        ring.push(EVENT);
+        assert!(woken.try_recv().is_err(), "nobody waits");
+        assert!(!ring.wait(), "an event is there already");
+        ring.pop();
+        assert!(ring.wait());
+        ring.push(EVENT);
+        ring.push(EVENT);
+        assert_eq!((woken.try_recv(), woken.try_recv().is_err()), (Ok(()), true));
+    }
+
+    #[test]
+    fn no_wake_is_missed() {
+        let ring = Arc::new(EventRing::new(64));
+        let (wake, woken) = channel();
+        ring.wake_by(Box::new(move || {
+            // The test is over if nobody listens.
+            let _ = wake.send(());
+        }));
+        let writer = Arc::clone(&ring);
+        let count = if cfg!(miri) { 100 } else { 20_000 };
+        let thread = std::thread::spawn(move || {
+            for n in 0..count {
+                writer.push(EVENT);
+                if n % 7 == 0 {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        let mut seen = 0;
+        while seen + ring.lost() < count {
+            while ring.pop().is_some() {
+                seen += 1;
+            }
+            if seen + ring.lost() < count && ring.wait() {
+                // A missed wake would hang here; the bound makes it a failure instead.
+                woken.recv_timeout(std::time::Duration::from_secs(10)).expect("a wake");
+            }
+        }
+        thread.join().unwrap();
     }
 }

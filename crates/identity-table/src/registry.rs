@@ -361,6 +361,24 @@ impl Registry {
         self.claims.get(&address)?.pod.as_ref()
     }
 
+    /// Everything that was put in, as [`Registry::replace_cluster`] takes it; lists in no order.
+    /// O(cluster).
+    pub fn cluster(&self) -> ClusterState {
+        let accounts = self.service_accounts.iter().flat_map(|(namespace, accounts)| {
+            accounts.iter().map(|(name, labels)| ServiceAccount {
+                namespace: namespace.clone(),
+                name: name.clone(),
+                labels: labels.clone(),
+            })
+        });
+        ClusterState {
+            namespaces: self.namespaces.values().cloned().collect(),
+            service_accounts: accounts.collect(),
+            nodes: self.nodes.values().cloned().collect(),
+            endpoints: self.endpoints.values().map(|endpoint| (**endpoint).clone()).collect(),
+        }
+    }
+
     /// The labels of a namespace; one that the cluster does not have carries its name alone.
     pub fn namespace(&self, name: &str) -> Namespace {
         let known = self.namespaces.get(name).cloned();

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use portcullis::policy::{self, Source};
-use portcullis::{Config, Firewall, FlowEvent};
+use portcullis::{Config, Firewall, FlowEvent, FlowKind};
 
 use crate::lab::NotPossible;
 use crate::output::{self, Outcome, Refused};
@@ -190,6 +190,9 @@ impl Log {
     fn read(&mut self, firewall: &Firewall) {
         std::thread::sleep(Duration::from_millis(20));
         firewall.events(|event: FlowEvent| {
+            if let FlowKind::Ended { .. } = event.kind {
+                return;
+            }
             let key = (event.source.ip(), event.destination);
             self.0.insert(key, (event.allowed, event.policy));
         });

@@ -1,0 +1,313 @@
+//! What is in force, and how it changes: the compiled policies, the address table, and the order in
+//! which the two reach the packet path.
+//!
+//! A change of everything builds a new table beside the old one and publishes table and program with
+//! one pointer store. A change of one endpoint is cheaper: the program that knows the new identities
+//! is published first, then the table is changed in place; meanwhile addresses that still have an
+//! identity of before are judged as before. A change that fails is taken back.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use portcullis_dataplane::clock::Time;
+use portcullis_dataplane::pipeline::{self, Snapshot};
+use portcullis_dataplane::verdict::RuleId;
+use portcullis_identity_table::endpoint::{ClusterState, Endpoint, EndpointName};
+use portcullis_identity_table::{Generation, IdentityId, Prefix, Registry, Writer};
+use portcullis_policy::model::PolicySet;
+use portcullis_policy::{self as policy, RuleInfo, Update};
+
+use crate::Error;
+use crate::engine::Config;
+use crate::glue::{Compiled, Judge, Table};
+use crate::rules::Rules;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Control {
+    engine: policy::Engine,
+    plane: Arc<pipeline::Engine>,
+    table: Arc<Table>,
+    writer: Writer,
+    rules: Rules,
+    /// What the packet path has; `None` before the first [`Control::apply`].
+    published: Option<Compiled>,
+    /// Snapshots that a batch may still use, oldest first.
+    held: VecDeque<Weak<Judge>>,
+    /// Table and engine went different ways: the next change must publish all of it.
+    apart: bool,
+    /// Contents of sets that were replaced at run time, by the name of the set.
+    feeds: BTreeMap<Box<str>, Vec<IpNet>>,
+    /// Generations of identities, each with the time from which on it was in force.
+    timeline: VecDeque<(Time, Generation)>,
+    retention: Duration,
+    generation: u64,
+}
+
+/// Generations that are remembered whatever their age, and at most.
+const TIMELINE: std::ops::RangeInclusive<usize> = 2..=65_536;
+
+impl Control {
+    /// Nothing in force: every IP packet is dropped.
+    pub(crate) fn new(config: &Config, plane: Arc<pipeline::Engine>) -> Self {
+        let (table, writer) = Table::new();
+        Self {
+            engine: policy::Engine::new(config.policy.clone()),
+            plane,
+            table,
+            writer,
+            rules: Rules::default(),
+            published: None,
+            held: VecDeque::new(),
+            apart: false,
+            feeds: BTreeMap::new(),
+            timeline: VecDeque::new(),
+            retention: config.retention,
+            generation: 0,
+        }
+    }
+
+    /// Replaces cluster and policies.
+    pub(crate) fn apply(
+        &mut self,
+        now: Time,
+        cluster: ClusterState,
+        mut policies: PolicySet,
+    ) -> Result<(), Error> {
+        for set in &mut policies.sets {
+            if let Some(prefixes) = self.feeds.get(&set.name) {
+                set.prefixes.clone_from(prefixes);
+            }
+        }
+        self.replace(now, |engine| engine.apply(cluster, policies))
+    }
+
+    /// Replaces the cluster.
+    pub(crate) fn set_cluster(&mut self, now: Time, cluster: ClusterState) -> Result<(), Error> {
+        self.replace(now, |engine| engine.set_cluster(cluster))
+    }
+
+    /// Replaces all endpoints.
+    pub(crate) fn set_endpoints(
+        &mut self,
+        now: Time,
+        endpoints: Vec<Endpoint>,
+    ) -> Result<(), Error> {
+        let cluster = ClusterState { endpoints, ..self.engine.registry().cluster() };
+        self.set_cluster(now, cluster)
+    }
+
+    /// Replaces the content of a set that the policies name.
+    pub(crate) fn set_feed(
+        &mut self,
+        now: Time,
+        name: &str,
+        prefixes: Vec<IpNet>,
+    ) -> Result<(), Error> {
+        let mut policies = self.engine.policies().clone();
+        let Some(set) = policies.sets.iter_mut().find(|set| &*set.name == name) else {
+            let known = policies.sets.iter().map(|set| set.name.to_string()).collect();
+            return Err(Error::NoSuchSet { name: name.to_owned(), known });
+        };
+        set.prefixes.clone_from(&prefixes);
+        self.replace(now, |engine| engine.set_policies(policies))?;
+        self.feeds.insert(name.into(), prefixes);
+        Ok(())
+    }
+
+    /// Lets the documents say again what a set holds, from the next [`Control::apply`] on.
+    pub(crate) fn forget_feed(&mut self, name: &str) -> bool {
+        self.feeds.remove(name).is_some()
+    }
+
+    /// The sets and how many prefixes each has.
+    pub(crate) fn sets(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.engine.policies().sets.iter().map(|set| (&*set.name, set.prefixes.len()))
+    }
+
+    /// Adds or replaces one endpoint.
+    pub(crate) fn upsert(&mut self, now: Time, endpoint: Endpoint) -> Result<(), Error> {
+        let name = endpoint.key();
+        for &address in &endpoint.addresses {
+            Prefix::new(address, if address.is_ipv4() { 32 } else { 128 })?;
+        }
+        self.change(now, &name, |engine| engine.upsert_endpoint(endpoint))
+    }
+
+    /// Takes one endpoint out; tells whether it was there.
+    pub(crate) fn remove(&mut self, now: Time, name: &EndpointName) -> Result<bool, Error> {
+        if self.registry().endpoint(name).is_none() {
+            return Ok(false);
+        }
+        self.change(now, name, |engine| engine.remove_endpoint(name))?;
+        Ok(true)
+    }
+
+    /// The policy engine: what is in force, in words.
+    pub(crate) fn engine(&self) -> &policy::Engine {
+        &self.engine
+    }
+
+    /// Addresses, identities and their history.
+    pub(crate) fn registry(&self) -> &Registry {
+        self.engine.registry()
+    }
+
+    /// The rule of this number, if one decided.
+    pub(crate) fn rule(&self, number: RuleId) -> Option<&Arc<RuleInfo>> {
+        self.rules.info(number)
+    }
+
+    /// Changes since the start that replaced everything.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The generations of identities that something that happened at `time` may have met, the most
+    /// likely first. A batch reads the clock before it reads the table, so that it may meet one later.
+    pub(crate) fn generations_at(&self, time: Time) -> impl Iterator<Item = Generation> + '_ {
+        let next = self.timeline.partition_point(|(since, _)| *since <= time);
+        let at = |n: Option<usize>| self.timeline.get(n?).map(|(_, generation)| *generation);
+        [at(next.checked_sub(1)), at(Some(next)), at(next.checked_sub(2))].into_iter().flatten()
+    }
+
+    /// Changes the engine as a whole, and publishes table and program together; or changes nothing.
+    fn replace(
+        &mut self,
+        now: Time,
+        change: impl FnOnce(&mut policy::Engine) -> Result<Update, policy::EngineError>,
+    ) -> Result<(), Error> {
+        let before = (self.registry().cluster(), self.engine.policies().clone());
+        match change(&mut self.engine) {
+            // The new table is made from the registry; the steps to it from the old one are of no
+            // use.
+            Ok(_) => {}
+            Err(error @ policy::EngineError::Cluster(_)) => return Err(error.into()),
+            Err(error) => return Err(self.take_back(before, error.into())),
+        }
+        match self.publish_all(now) {
+            Ok(()) => {
+                self.generation += 1;
+                Ok(())
+            }
+            Err(error) => Err(self.take_back(before, error)),
+        }
+    }
+
+    /// Changes the engine by one endpoint, and table and program one after the other; or changes
+    /// nothing.
+    fn change(
+        &mut self,
+        now: Time,
+        name: &EndpointName,
+        change: impl FnOnce(&mut policy::Engine) -> Result<Update, policy::EngineError>,
+    ) -> Result<(), Error> {
+        let before = self.registry().endpoint(name).cloned();
+        let result = match change(&mut self.engine) {
+            Ok(update) if self.published.is_some() && !self.apart => {
+                self.publish_change(now, &update)
+            }
+            Ok(_) => self.publish_all(now),
+            Err(error @ policy::EngineError::Cluster(_)) => return Err(error.into()),
+            Err(error) => Err(error.into()),
+        };
+        result.map_err(|error| {
+            // What was there compiled before, so that it does again.
+            let undone = match before {
+                Some(endpoint) => self.engine.upsert_endpoint((*endpoint).clone()),
+                None => self.engine.remove_endpoint(name),
+            };
+            drop(undone);
+            self.apart = true;
+            if let Error::Table(_) = error {
+                // The table had no room in the middle of the change; a new one has room for what
+                // was there. If not even that: addresses have their old identity or the new one.
+                drop(self.publish_all(now));
+            }
+            error
+        })
+    }
+
+    /// Restores the engine after a change that failed; the packet path never saw it.
+    fn take_back(&mut self, before: (ClusterState, PolicySet), error: Error) -> Error {
+        // It compiled before, so that it does again; should it not, what is published stays in force
+        // and the next change compiles from nothing.
+        let (cluster, policies) = before;
+        drop(self.engine.apply(cluster, policies));
+        self.apart = true;
+        error
+    }
+
+    /// Publishes the program, then changes the table in place.
+    fn publish_change(&mut self, now: Time, update: &Update) -> Result<(), Error> {
+        let row = |(net, id): &(IpNet, Option<IdentityId>)| Ok((Prefix::try_from(*net)?, *id));
+        let rows: Vec<_> = update.table.iter().map(row).collect::<Result<_, Error>>()?;
+        if let Some(program) = &update.program {
+            let current = self.compiled(program);
+            let previous = self.published.replace(current.clone());
+            let judge = Arc::new(Judge::new(current, previous));
+            if let Some(before) = self.held.back().and_then(Weak::upgrade) {
+                before.followed_by(&judge);
+            }
+            self.publish(judge);
+        }
+        self.note(now, update.generation);
+        for (prefix, id) in rows {
+            match id {
+                Some(id) => self.writer.insert(prefix, id)?,
+                None => self.writer.remove(&prefix)?,
+            };
+        }
+        self.table.changed();
+        Ok(())
+    }
+
+    /// Builds a table and publishes it together with the program.
+    fn publish_all(&mut self, now: Time) -> Result<(), Error> {
+        let (table, mut writer) = Table::new();
+        let rows = self.engine.registry().table();
+        let rows: Result<Vec<_>, Error> =
+            rows.map(|(net, id)| Ok((Prefix::try_from(net)?, id))).collect();
+        writer.load(rows?)?;
+        let program = Arc::clone(self.engine.program());
+        let current = self.compiled(&program);
+        self.published = Some(current.clone());
+        (self.table, self.writer) = (table, writer);
+        self.publish(Arc::new(Judge::new(current, None)));
+        self.apart = false;
+        let generation = self.registry().generation();
+        self.note(now, generation);
+        Ok(())
+    }
+
+    fn compiled(&mut self, program: &Arc<policy::Program>) -> Compiled {
+        Compiled { program: Arc::clone(program), numbers: self.rules.follow(program) }
+    }
+
+    fn publish(&mut self, judge: Arc<Judge>) {
+        self.held.push_back(Arc::downgrade(&judge));
+        self.plane.publish(Snapshot { identities: self.table.clone(), policy: judge });
+    }
+
+    /// Remembers since when a generation is in force, and forgets what nobody needs any more.
+    fn note(&mut self, now: Time, generation: Generation) {
+        self.timeline.push_back((now, generation));
+        while self.timeline.len() > *TIMELINE.start()
+            && (self.timeline.len() > *TIMELINE.end()
+                || now.since(self.timeline[1].0) > self.retention)
+        {
+            self.timeline.pop_front();
+        }
+        while self.held.front().is_some_and(|judge| judge.strong_count() == 0) {
+            self.held.pop_front();
+        }
+        // What a lookup may still meet, and what a record may still be about.
+        let remembered = self.timeline.front().map(|(_, generation)| *generation);
+        let met = self.held.front().and_then(Weak::upgrade).map(|judge| judge.oldest());
+        if let Some(oldest) = met.into_iter().chain(remembered).min() {
+            self.engine.reclaim(oldest);
+        }
+    }
+}
