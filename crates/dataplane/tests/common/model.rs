@@ -292,6 +292,7 @@ pub fn run(data: &[u8]) {
     let mut bytes = Bytes(data);
     let mut config = Config::default();
     config.connections.capacity = if bytes.below(4) == 0 { 3 } else { 1000 };
+    config.event_capacity = 4;
     config.connections.pick_up = bytes.below(2) == 1;
     config.connections.on_policy_change =
         bytes.pick(&[OnPolicyChange::Keep, OnPolicyChange::Rejudge, OnPolicyChange::Cut]);
