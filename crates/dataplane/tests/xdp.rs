@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use portcullis_bpf::{Attach, Interface, Program, Settings};
 
+use netns::raw::{EXPERIMENT, RawSocket};
 use netns::{Net, PATIENCE, Place, eventually};
 
 const SERVER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
@@ -194,6 +195,55 @@ fn jumbo_packets_pass_in_several_frames() {
     tcp(&net, SERVER_V4, 4 << 20);
     tcp(&net, SERVER_V6, 4 << 20);
     drop(forwarder);
+}
+
+/// Frames captured behind the wire are those sent before it: every bit, and in order.
+#[test]
+fn frames_arrive_bit_identical_and_in_order() {
+    // Single-buffer, and multi-buffer up to the jumbo MTU.
+    for (mtu, largest) in [(1500, 1514), (9000, 9014)] {
+        let Some(net) = Net::new(1, mtu) else { return };
+        let _forwarder = net.forward(&["require-copy"]);
+        let frames: Vec<Vec<u8>> = (0..3000u32)
+            .map(|n| {
+                let len = 60 + n.wrapping_mul(2_654_435_761) as usize % (largest - 59);
+                let mut frame: Vec<u8> = (0..len).map(|at| (at as u32 * 193 + n) as u8).collect();
+                frame[..6].fill(0xff);
+                frame[12..14].copy_from_slice(&EXPERIMENT.to_be_bytes());
+                frame[14..18].copy_from_slice(&n.to_be_bytes());
+                frame
+            })
+            .collect();
+        for (from, out, to, into) in
+            [(Place::Client, "c0", Place::Server, "s0"), (Place::Server, "s0", Place::Client, "c0")]
+        {
+            let count = frames.len();
+            let (listening, is_listening) = channel();
+            let capture = net.within(to, move || {
+                let socket = RawSocket::new(into);
+                socket.set_timeout(Duration::from_secs(2));
+                listening.send(()).unwrap();
+                std::iter::from_fn(|| socket.receive()).take(count).collect::<Vec<_>>()
+            });
+            is_listening.recv().unwrap();
+            let sent = frames.clone();
+            let send = net.within(from, move || {
+                let socket = RawSocket::new(out);
+                for (n, frame) in sent.iter().enumerate() {
+                    socket.send(frame);
+                    // No faster than a busy machine can take.
+                    if n % 32 == 0 {
+                        std::thread::sleep(Duration::from_millis(2));
+                    }
+                }
+            });
+            send.join().unwrap();
+            let arrived = capture.join().unwrap();
+            assert_eq!(arrived.len(), frames.len(), "MTU {mtu}: frames are missing");
+            let differs = frames.iter().zip(&arrived).position(|(sent, got)| sent != got);
+            assert_eq!(differs, None, "MTU {mtu}: the first frame that differs");
+        }
+    }
 }
 
 #[test]

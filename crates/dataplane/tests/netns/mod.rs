@@ -5,6 +5,8 @@
 //! client (c0, 10.9.0.1, fd09::1) - fw0 [forwarder] fw1 - (s0, 10.9.0.2, fd09::2) server
 //! ```
 
+pub(crate) mod raw;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsRawFd;
