@@ -7,7 +7,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::trie::KEY;
+use super::trie::{KEY, NOWHERE};
 use super::words::Words;
 
 /// Slots looked at before giving up, for readers and the writer alike: bounds a lookup whatever
@@ -84,7 +84,7 @@ fn slots(table: &Words, hash: usize) -> impl Iterator<Item = usize> {
 }
 
 fn page_key(words: &Words, at: u32) -> u128 {
-    let word = |i: usize| u128::from(words.load(at as usize - KEY + i)) << (96 - 32 * i);
+    let word = |i: usize| u128::from(words.load(at as usize - KEY + i)) << (32 * i);
     (0..4).map(word).sum()
 }
 
@@ -99,32 +99,38 @@ pub(crate) unsafe fn find(
     hash: usize,
     address: u128,
 ) -> Option<usize> {
-    let mask = table.len() - 1;
     for probe in 0..PROBES {
-        // SAFETY: masked to the table's length, a power of two.
-        let at = unsafe { table.load_unchecked((hash + probe) & mask) } as usize;
-        if at > TOMB as usize {
-            // SAFETY: the table holds only pages of this structure, whose headers have a key.
-            if unsafe { key_differs(words, at, address) } == 0 {
-                return Some(at);
-            }
-        } else if at == EMPTY as usize {
-            return None;
+        // SAFETY: as the caller promises.
+        let at = unsafe { candidate(table, hash + probe) };
+        // SAFETY: as the caller promises, and `at` comes from the table.
+        if unsafe { leads(words, at, address) } {
+            return Some(at);
         }
     }
     None
 }
 
-/// Zero if the page's key is the first 120 bits of the address.
+/// What the table has for a hash: a page's offset, or a stand-in that [`leads`] nowhere.
 ///
 /// # Safety
-/// An IPv6 page must stand at `at`.
+/// As for [`find`].
 #[inline]
-unsafe fn key_differs(words: &Words, at: usize, address: u128) -> u128 {
-    // SAFETY: the key's words are in the page's header.
-    let word =
-        |i: usize| u128::from(unsafe { words.load_unchecked(at - KEY + i) }) << (96 - 32 * i);
-    ((word(0) | word(1) | word(2) | word(3)) ^ address) >> 8
+pub(crate) unsafe fn candidate(table: &Words, hash: usize) -> usize {
+    // SAFETY: masked to the table's length, a power of two.
+    let at = unsafe { table.load_unchecked(hash & (table.len() - 1)) } as usize;
+    // Words stand there as around a page: no branch is needed for slots without one.
+    at.max(NOWHERE)
+}
+
+/// Whether `at` is the page of the address's first 120 bits.
+///
+/// # Safety
+/// As for [`find`], and `at` must come from [`candidate`].
+#[inline]
+pub(crate) unsafe fn leads(words: &Words, at: usize, address: u128) -> bool {
+    // SAFETY: a page's key stands before its entries; words that nobody writes do at NOWHERE.
+    let key = unsafe { words.load_four(at - KEY) };
+    ((key ^ address) >> 8 == 0) & (at != NOWHERE)
 }
 
 /// Two random numbers: addresses that meet in one slot here do not elsewhere.

@@ -3,7 +3,8 @@
 //! ```text
 //! words 0 … 65535      an entry for each value of the first 16 bits
 //! word  RIPPLE         counts changes of defaults, twice a change (see below)
-//! page                 [IPv6: key 4 words, -, depth,] default, meta, 256 entries
+//! word  NOWHERE …      a page of zeros, never changed
+//! page                 [IPv6: key 4 words lowest first, -, depth,] default, meta, 256 entries
 //! wide page (IPv4)     default, meta, 65536 codes
 //! ```
 //!
@@ -29,8 +30,10 @@ use crate::prefix::mask;
 pub(crate) const ROOT: usize = 1 << 16;
 /// The word that counts changes of defaults.
 pub(crate) const RIPPLE: usize = ROOT;
+/// Where a page would be that has neither key nor entries: words that stay zero.
+pub(crate) const NOWHERE: usize = ROOT + 16;
 /// First word that is handed out.
-const FIRST: usize = ROOT + 2;
+const FIRST: usize = NOWHERE + 256;
 /// Words before the entries of an IPv4 page.
 pub(crate) const HEAD4: usize = 2;
 /// Words before the entries of an IPv6 page.
@@ -265,7 +268,7 @@ impl Trie {
 
     /// Depth and key of an IPv6 page.
     pub(crate) fn page_key(&self, at: usize) -> (u8, u128) {
-        let word = |i: usize| u128::from(self.words.load(at - KEY + i)) << (96 - 32 * i);
+        let word = |i: usize| u128::from(self.words.load(at - KEY + i)) << (32 * i);
         (self.words.load(at - DEPTH) as u8, (0..4).map(word).sum())
     }
 
@@ -403,7 +406,7 @@ impl Trie {
         if self.v6 {
             self.words.store(at - DEPTH, depth.into());
             for word in 0..4 {
-                self.words.store(at - KEY + word, ((key & mask(depth)) >> (96 - 32 * word)) as u32);
+                self.words.store(at - KEY + word, ((key & mask(depth)) >> (32 * word)) as u32);
             }
             if depth == 120 {
                 self.jump.insert(&self.words, at as u32);

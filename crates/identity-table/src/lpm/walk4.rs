@@ -10,7 +10,7 @@ use super::words::Words;
 use crate::IdentityId;
 
 /// Addresses walked side by side.
-const LANES: usize = 32;
+pub(crate) const LANES: usize = 32;
 
 /// The identity of one address.
 ///
@@ -68,7 +68,7 @@ unsafe fn lookup_chunk(words: &Words, addresses: &[u32; LANES], out: &mut [Ident
 
 /// The sign bits of all lanes.
 #[inline]
-fn signs(ids: &[IdentityId; LANES]) -> u32 {
+pub(crate) fn signs(ids: &[IdentityId; LANES]) -> u32 {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every x86-64 has SSE2.
     return unsafe { signs_sse2(ids) };

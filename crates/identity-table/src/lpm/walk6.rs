@@ -6,11 +6,9 @@ use super::bucket;
 use super::entry::{MISS, is_bucket, is_page, near_id, offset};
 use super::jump::{self, Seed};
 use super::trie::{DEFAULT, DEPTH, KEY, RIPPLE};
+use super::walk4::{LANES, signs};
 use super::words::Words;
 use crate::IdentityId;
-
-/// Addresses walked side by side.
-const LANES: usize = 32;
 
 /// What a reader of the IPv6 structure holds.
 #[derive(Clone, Copy)]
@@ -35,8 +33,12 @@ pub(crate) unsafe fn lookup(view: View<'_>, address: u128) -> IdentityId {
             return IdentityId::new(id);
         }
     }
+    let before = view.words.load(RIPPLE);
+    let mut walk = Walk::new();
     // SAFETY: as the caller promises.
-    unsafe { lookup_long(view.words, address) }
+    while unsafe { walk.step(view.words, address) } {}
+    // SAFETY: as the caller promises.
+    unsafe { walk.answer(view, address, before) }
 }
 
 /// The identities of a batch; both slices have one length.
@@ -44,92 +46,161 @@ pub(crate) unsafe fn lookup(view: View<'_>, address: u128) -> IdentityId {
 /// # Safety
 /// As for [`lookup`].
 pub(crate) unsafe fn lookup_batch(view: View<'_>, addresses: &[u128], out: &mut [IdentityId]) {
-    for (addresses, out) in addresses.chunks(LANES).zip(out.chunks_mut(LANES)) {
+    let (full, tail) = addresses.as_chunks::<LANES>();
+    let (full_out, tail_out) = out.as_chunks_mut::<LANES>();
+    for (addresses, out) in full.iter().zip(full_out) {
         // SAFETY: as the caller promises.
         unsafe { lookup_chunk(view, addresses, out) };
     }
+    for (address, out) in tail.iter().zip(tail_out) {
+        // SAFETY: as the caller promises.
+        *out = unsafe { lookup(view, *address) };
+    }
 }
 
-/// Up to [`LANES`] addresses: first the short way for all, then the long way for who is left.
+/// First the short way for all, without a branch; then the long way for who is left.
 ///
 /// # Safety
 /// As for [`lookup`].
 #[inline]
-unsafe fn lookup_chunk(view: View<'_>, addresses: &[u128], out: &mut [IdentityId]) {
-    let mut hashes = [0_usize; LANES];
-    for (hash, address) in hashes.iter_mut().zip(addresses) {
-        *hash = view.seed.hash(*address);
-        view.jump.prefetch(*hash & (view.jump.len() - 1));
-    }
-    let mut pages = [0_usize; LANES];
-    for ((page, hash), address) in pages.iter_mut().zip(hashes).zip(addresses) {
+unsafe fn lookup_chunk(view: View<'_>, addresses: &[u128; LANES], out: &mut [IdentityId; LANES]) {
+    let mut pages = [0; LANES];
+    for (page, address) in pages.iter_mut().zip(addresses) {
         // SAFETY: as the caller promises.
-        let found = unsafe { jump::find(view.jump, view.words, hash, *address) };
-        *page = found.map_or(0, |at| at + (*address & 0xff) as usize);
+        *page = unsafe { jump::candidate(view.jump, view.seed.hash(*address)) };
+        view.words.prefetch(*page - KEY);
     }
-    let mut rest = [0_u8; LANES];
+    for ((page, address), out) in pages.iter().zip(addresses).zip(out.iter_mut()) {
+        // SAFETY: as the caller promises.
+        let leads = unsafe { jump::leads(view.words, *page, *address) };
+        // SAFETY: a page has an entry for each value of a byte, and so many words are at NOWHERE.
+        let code = unsafe { view.words.load_unchecked(*page + (*address & 0xff) as usize) };
+        *out = IdentityId::new(if leads { code } else { MISS });
+    }
+    let rest = signs(out);
+    if rest != 0 {
+        // SAFETY: as the caller promises.
+        unsafe { lookup_rest(view, addresses, out, rest) };
+    }
+}
+
+/// The lanes that the short way left, a step of each in turn.
+///
+/// # Safety
+/// As for [`lookup`].
+unsafe fn lookup_rest(
+    view: View<'_>,
+    addresses: &[u128; LANES],
+    out: &mut [IdentityId; LANES],
+    mut rest: u32,
+) {
+    let before = view.words.load(RIPPLE);
+    let mut walks = [Walk::new(); LANES];
+    let mut lanes = [0_u8; LANES];
     let mut left = 0;
-    for (lane, (page, out)) in pages.into_iter().zip(out.iter_mut()).enumerate() {
-        // SAFETY: an entry of a page, or the root's first, which is looked at and not used.
-        let code = unsafe { view.words.load_unchecked(page) };
-        let id = if page == 0 { MISS } else { code };
-        *out = IdentityId::new(id);
-        rest[left & (LANES - 1)] = lane as u8;
-        left += usize::from(id as i32 <= -1);
+    while rest != 0 {
+        lanes[left % LANES] = rest.trailing_zeros() as u8;
+        rest &= rest - 1;
+        left += 1;
     }
-    for lane in &rest[..left] {
-        let lane = usize::from(*lane);
-        // SAFETY: as the caller promises.
-        out[lane] = unsafe { lookup_long(view.words, addresses[lane]) };
-    }
-}
-
-/// The walk from the root.
-///
-/// # Safety
-/// As for [`lookup`].
-unsafe fn lookup_long(words: &Words, address: u128) -> IdentityId {
-    loop {
-        let before = words.load(RIPPLE);
-        // SAFETY: as the caller promises.
-        let (code, last) = unsafe { walk(words, address) };
-        if !last && words.load(RIPPLE) != before {
-            continue;
+    while left != 0 {
+        let mut still = 0;
+        for i in 0..left {
+            let lane = usize::from(lanes[i % LANES]) % LANES;
+            // SAFETY: as the caller promises.
+            if unsafe { walks[lane].step(view.words, addresses[lane]) } {
+                lanes[still % LANES] = lane as u8;
+                still += 1;
+            } else {
+                // SAFETY: as the caller promises.
+                out[lane] = unsafe { walks[lane].answer(view, addresses[lane], before) };
+            }
         }
-        return super::walk4::id(words, code);
+        left = still;
     }
 }
 
-/// The code of the longest prefix, and whether the last level gave it.
-///
-/// # Safety
-/// As for [`lookup`].
-#[inline]
-unsafe fn walk(words: &Words, address: u128) -> (u32, bool) {
-    // SAFETY: every offset comes from an entry, and every kind of entry has the words read here.
-    let load = |at: usize| unsafe { words.load_unchecked(at) };
-    let mut entry = load((address >> 112) as usize);
-    let mut depth = 16;
-    let mut best = MISS;
-    loop {
-        let at = offset(entry);
-        if is_bucket(entry) {
-            // SAFETY: an entry of this kind points to a bucket.
-            let code = unsafe { bucket::search6(words, at, address << depth) };
-            return if code == MISS { (best, false) } else { (code, true) };
+/// A walk from the root, in steps that each end with a prefetch of what the next one reads.
+#[derive(Clone, Copy)]
+struct Walk {
+    /// The entry whose target was prefetched.
+    entry: u32,
+    /// Where the slots below the entry start.
+    depth: u32,
+    /// The code of the longest prefix so far.
+    best: u32,
+    /// Whether the last level gave `best`.
+    last: bool,
+}
+
+impl Walk {
+    const fn new() -> Self {
+        Self { entry: MISS, depth: 0, best: MISS, last: false }
+    }
+
+    /// One step; false at the end.
+    ///
+    /// # Safety
+    /// As for [`lookup`], with the same address at every step.
+    #[inline]
+    unsafe fn step(&mut self, words: &Words, address: u128) -> bool {
+        // SAFETY: every offset comes from an entry, and every kind of entry has the words read here.
+        let load = |at: usize| unsafe { words.load_unchecked(at) };
+        if self.depth == 0 {
+            self.entry = load((address >> 112) as usize);
+            self.depth = 16;
+        } else if is_page(self.entry) {
+            let page = offset(self.entry);
+            let default = load(page - DEFAULT);
+            self.best = if default == MISS { self.best } else { default };
+            let depth = load(page - DEPTH);
+            // SAFETY: a page's key stands before its entries.
+            let key = unsafe { words.load_four(page - KEY) };
+            if (key ^ address) >> 8 >> (120 - depth) != 0 {
+                return false;
+            }
+            self.entry = load(page + (address >> (120 - depth) & 0xff) as usize);
+            self.depth = depth + 8;
+        } else {
+            // SAFETY: the entry is a bucket: all others ended the walk.
+            let code = unsafe { bucket::search6(words, offset(self.entry), address << self.depth) };
+            self.end(code);
+            return false;
         }
-        if !is_page(entry) {
-            return if entry == MISS { (best, false) } else { (entry, true) };
+        if is_page(self.entry) {
+            words.prefetch(offset(self.entry) - KEY);
+        } else if is_bucket(self.entry) {
+            words.prefetch(offset(self.entry));
+        } else {
+            self.end(self.entry);
+            return false;
         }
-        let default = load(at - DEFAULT);
-        best = if default == MISS { best } else { default };
-        depth = load(at - DEPTH);
-        let word = |i: usize| u128::from(load(at - KEY + i)) << (96 - 32 * i);
-        let key = word(0) | word(1) | word(2) | word(3);
-        if (key ^ address) >> 8 >> (120 - depth) != 0 {
-            return (best, false);
+        true
+    }
+
+    fn end(&mut self, code: u32) {
+        if code != MISS {
+            (self.best, self.last) = (code, true);
         }
-        entry = load(at + (address >> (120 - depth) & 0xff) as usize);
-        depth += 8;
+    }
+
+    /// What a walk that has ended found. An answer put together from several levels counts only if
+    /// no default changed since `before`; else the walk is done again.
+    ///
+    /// # Safety
+    /// As for [`lookup`].
+    #[inline]
+    unsafe fn answer(mut self, view: View<'_>, address: u128, mut before: u32) -> IdentityId {
+        while !self.last {
+            let now = view.words.load(RIPPLE);
+            if now == before {
+                break;
+            }
+            before = now;
+            self = Self::new();
+            // SAFETY: as the caller promises.
+            while unsafe { self.step(view.words, address) } {}
+        }
+        super::walk4::id(view.words, self.best)
     }
 }

@@ -79,6 +79,23 @@ impl Words {
         unsafe { word.as_ref() }.load(Ordering::Acquire)
     }
 
+    /// Four words as one number, the first word lowest.
+    ///
+    /// # Safety
+    /// `at + 3` must be below [`Words::len`], and nobody may write the four meanwhile: they were
+    /// published and the reader has been pinned since.
+    #[inline]
+    pub(crate) unsafe fn load_four(&self, at: usize) -> u128 {
+        debug_assert!(at + 3 < self.len());
+        if cfg!(all(target_endian = "little", not(loom))) {
+            // SAFETY: the caller keeps `at` in bounds of the run that begins at `base`.
+            let four = unsafe { self.base.add(at) }.cast::<u128>();
+            // SAFETY: in bounds, of no one's writing, and any bits are a number.
+            return unsafe { four.read_unaligned() };
+        }
+        (0..4).map(|i| u128::from(self.load(at + i)) << (32 * i)).sum()
+    }
+
     /// Asks the processor to fetch the line of the word at `at`; any `at` is allowed.
     #[inline]
     pub(crate) fn prefetch(&self, at: usize) {
