@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench tbl_peers` needs Debian's libdpdk-dev, pkg-config and a C compiler, and says
 //! so if they are missing. Rounds of all are interleaved; what is printed is the median of seven.
-//! CPU and table can be chosen: `cargo bench --bench tbl_peers -- --cpu 2 pods4 pods6`.
+//! CPU, batch and table can be chosen: `cargo bench --bench tbl_peers -- --cpu 2 --batch 32 pods4`.
 
 #[path = "support/tables.rs"]
 mod tables;
@@ -17,21 +17,21 @@ use tables::{Table, Trace};
 
 const ROUNDS: usize = 7;
 const QUERIES: usize = 1 << 20;
-/// As DPDK's bursts.
-const BATCH: usize = 32;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    let mut cpu = "0".to_owned();
+    let (mut cpu, mut batch) = ("0".to_owned(), 256);
     let mut wanted = Vec::new();
     let mut rest = args.into_iter();
     while let Some(arg) = rest.next() {
         match &*arg {
             "--cpu" => cpu = rest.next().unwrap_or(cpu),
+            "--batch" => batch = rest.next().and_then(|batch| batch.parse().ok()).unwrap_or(batch),
             _ => wanted.push(arg),
         }
     }
-    let peers = match Peers::start(&cpu) {
+    assert!(batch % 4 == 0 && QUERIES.is_multiple_of(batch), "--batch: a power of two from 4 on");
+    let peers = match Peers::start(&cpu, batch) {
         Ok(peers) => peers,
         Err(why) => return println!("skipped: {why}"),
     };
@@ -120,7 +120,7 @@ impl Run {
             // Written before the clock starts: a fresh page costs more than its answers.
             let mut ids = vec![IdentityId::new(u32::MAX); QUERIES];
             let started = seconds();
-            lookup(reader, trace, &mut ids);
+            lookup(reader, trace, &mut ids, peers.batch);
             let seconds = seconds() - started;
             assert!(ids == want, "portcullis answers otherwise");
             return seconds;
@@ -140,7 +140,7 @@ impl Run {
 
 fn ours(reader: &Reader, trace: &Trace) -> Vec<IdentityId> {
     let mut ids = vec![IdentityId::UNKNOWN; QUERIES];
-    lookup(reader, trace, &mut ids);
+    lookup(reader, trace, &mut ids, QUERIES);
     ids
 }
 
@@ -155,15 +155,15 @@ fn seconds() -> f64 {
 
 /// A pin a batch, as the packet path does.
 #[inline(never)]
-fn lookup(reader: &Reader, trace: &Trace, ids: &mut [IdentityId]) {
+fn lookup(reader: &Reader, trace: &Trace, ids: &mut [IdentityId], batch: usize) {
     match trace {
         Trace::V4(addresses) => {
-            for (addresses, ids) in addresses.chunks(BATCH).zip(ids.chunks_mut(BATCH)) {
+            for (addresses, ids) in addresses.chunks(batch).zip(ids.chunks_mut(batch)) {
                 reader.pin().lookup_v4_batch(addresses, ids);
             }
         }
         Trace::V6(addresses) => {
-            for (addresses, ids) in addresses.chunks(BATCH).zip(ids.chunks_mut(BATCH)) {
+            for (addresses, ids) in addresses.chunks(batch).zip(ids.chunks_mut(batch)) {
                 reader.pin().lookup_v6_batch(addresses, ids);
             }
         }
@@ -176,10 +176,12 @@ const LPM4: c_int = 1;
 const FIB6: c_int = 2;
 
 type Fill = unsafe extern "C" fn(c_int, u32, *const c_void, *const u8, *const u32, usize) -> usize;
-type Lookup = unsafe extern "C" fn(c_int, c_int, *const c_void, *mut c_void, usize);
+type Lookup = unsafe extern "C" fn(c_int, c_int, *const c_void, *mut c_void, usize, usize);
 
 /// The functions of `peers/tbl_dpdk.c`.
 struct Peers {
+    /// Addresses a call, theirs and ours.
+    batch: usize,
     fill: Fill,
     free: unsafe extern "C" fn(c_int),
     method: unsafe extern "C" fn(c_int, c_int) -> *const c_char,
@@ -188,7 +190,7 @@ struct Peers {
 
 impl Peers {
     /// Compiles, loads and starts DPDK; or says what is missing.
-    fn start(cpu: &str) -> Result<Self, String> {
+    fn start(cpu: &str, batch: usize) -> Result<Self, String> {
         let library = Self::compile()?;
         let path =
             CString::new(library.as_os_str().as_encoded_bytes()).map_err(|e| e.to_string())?;
@@ -216,6 +218,7 @@ impl Peers {
             return Err("rte_eal_init failed: 6 GB of memory and the CPU are needed".to_owned());
         }
         Ok(Self {
+            batch,
             // SAFETY: tbl_dpdk.c declares it so.
             fill: unsafe { std::mem::transmute::<*mut c_void, Fill>(symbol(c"tbl_fill")) },
             // SAFETY: tbl_dpdk.c declares it so.
@@ -297,6 +300,7 @@ impl Peers {
                 bytes.as_ptr().cast(),
                 answers.as_mut_ptr().cast(),
                 QUERIES,
+                self.batch,
             );
         }
         let seconds = seconds() - started;

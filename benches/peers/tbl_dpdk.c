@@ -1,6 +1,6 @@
 // DPDK's longest-prefix-match tables behind four plain functions, for benches/tbl_peers.rs, which
 // compiles and loads this file: rte_fib and rte_lpm (IPv4), rte_fib6 (IPv6), with every lookup
-// method they offer, 32 addresses a call, as their own examples use them.
+// method they offer.
 
 #include <stdint.h>
 #include <stdio.h>
@@ -15,7 +15,7 @@
 #include <rte_vect.h>
 
 enum { FIB4, LPM4, FIB6, TABLES };
-enum { BURST = 32, METHODS = 3 };
+enum { METHODS = 3 };
 
 static union {
 	struct rte_fib *fib4;
@@ -114,20 +114,20 @@ const char *tbl_method(int table, int method)
 	return known[table][method].name;
 }
 
-// Looks up n addresses, n a multiple of 32. Answers are 8 bytes each for the fibs, 4 for rte_lpm.
-void tbl_lookup(int table, int method, void *addresses, void *answers, size_t n)
+// Looks up n addresses, burst a call; burst divides n and is a multiple of 4. Answers are 8 bytes each for the fibs, 4 for rte_lpm.
+void tbl_lookup(int table, int method, void *addresses, void *answers, size_t n, size_t burst)
 {
-	for (size_t i = 0; i < n; i += BURST) {
+	for (size_t i = 0; i < n; i += burst) {
 		uint32_t *v4 = (uint32_t *)addresses + i;
 		if (table == FIB4) {
-			rte_fib_lookup_bulk(tables[table].fib4, v4, (uint64_t *)answers + i, BURST);
+			rte_fib_lookup_bulk(tables[table].fib4, v4, (uint64_t *)answers + i, burst);
 		} else if (table == FIB6) {
 			uint8_t(*v6)[16] = (uint8_t(*)[16])addresses + i;
-			rte_fib6_lookup_bulk(tables[table].fib6, v6, (uint64_t *)answers + i, BURST);
+			rte_fib6_lookup_bulk(tables[table].fib6, v6, (uint64_t *)answers + i, burst);
 		} else if (method == 0) {
-			rte_lpm_lookup_bulk(tables[table].lpm4, v4, (uint32_t *)answers + i, BURST);
+			rte_lpm_lookup_bulk(tables[table].lpm4, v4, (uint32_t *)answers + i, burst);
 		} else {
-			for (int j = 0; j < BURST; j += 4) {
+			for (size_t j = 0; j < burst; j += 4) {
 				xmm_t four = _mm_loadu_si128((const __m128i *)(v4 + j));
 				rte_lpm_lookupx4(tables[table].lpm4, four, (uint32_t *)answers + i + j, 0);
 			}

@@ -22,7 +22,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     addresses: PathBuf,
     /// How many addresses are looked up at once, with one pin
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch: u32,
     /// Write, for each address, the number of its longest prefix, or -1
     #[arg(long, value_name = "FILE")]

@@ -17,7 +17,7 @@ const EMPTY: u32 = 0;
 /// A slot that held a page. Below any page's offset, as EMPTY is.
 const TOMB: u32 = 1;
 
-/// Page offsets by hash, at most a quarter full.
+/// Page offsets by hash, at most a sixteenth full: all but a few stand in the first slot looked at.
 #[derive(Clone)]
 pub(crate) struct Jump {
     pub(crate) table: Words,
@@ -36,7 +36,7 @@ impl Jump {
 
     /// Notes the page at word `at`, whose header stands already.
     pub(crate) fn insert(&mut self, words: &Words, at: u32) {
-        if (self.used + 1) * 4 > self.table.len() {
+        if (self.used + 1) * 16 > self.table.len() {
             self.rebuild(words);
         }
         self.put(page_key(words, at), at);
@@ -56,7 +56,7 @@ impl Jump {
 
     /// A fresh table with room to double, without tombstones.
     fn rebuild(&mut self, words: &Words) {
-        let len = (self.pages + 1).next_power_of_two() * 8;
+        let len = (self.pages + 1).next_power_of_two() * 32;
         let old = core::mem::replace(&mut self.table, Words::zeroed(len));
         (self.used, self.pages) = (0, 0);
         for at in (0..old.len()).map(|slot| old.load(slot)).filter(|at| *at > TOMB) {

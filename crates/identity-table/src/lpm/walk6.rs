@@ -168,7 +168,10 @@ impl Walk {
             return false;
         }
         if is_page(self.entry) {
-            words.prefetch(offset(self.entry) - KEY);
+            let page = offset(self.entry);
+            words.prefetch(page - KEY);
+            // Most pages skip nothing, so that their slot is known before their header is.
+            words.prefetch(page + (address << self.depth >> 120) as usize);
         } else if is_bucket(self.entry) {
             words.prefetch(offset(self.entry));
         } else {
