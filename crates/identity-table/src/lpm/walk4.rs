@@ -9,8 +9,11 @@ use super::trie::{DEFAULT, RIPPLE};
 use super::words::Words;
 use crate::IdentityId;
 
-/// Addresses walked side by side.
+/// Addresses of one round of the first pass: one bit each in a word.
 pub(crate) const LANES: usize = 32;
+/// Addresses whose cache misses overlap: enough to hide memory's latency twice, few enough for
+/// their notes to stay in the first cache.
+const GROUP: usize = 256;
 
 /// The identity of one address.
 ///
@@ -29,15 +32,9 @@ pub(crate) unsafe fn lookup(words: &Words, address: u32) -> IdentityId {
 /// # Safety
 /// As for [`lookup`].
 pub(crate) unsafe fn lookup_batch(words: &Words, addresses: &[u32], out: &mut [IdentityId]) {
-    let (full, tail) = addresses.as_chunks::<LANES>();
-    let (full_out, tail_out) = out.as_chunks_mut::<LANES>();
-    for (addresses, out) in full.iter().zip(full_out) {
+    for (addresses, out) in addresses.chunks(GROUP).zip(out.chunks_mut(GROUP)) {
         // SAFETY: as the caller promises.
-        unsafe { lookup_chunk(words, addresses, out) };
-    }
-    for (address, out) in tail.iter().zip(tail_out) {
-        // SAFETY: as the caller promises.
-        *out = unsafe { lookup(words, *address) };
+        unsafe { lookup_group(words, addresses, out) };
     }
 }
 
@@ -45,9 +42,36 @@ pub(crate) unsafe fn lookup_batch(words: &Words, addresses: &[u32], out: &mut [I
 /// noted and walked a level at a time, so that their misses overlap.
 ///
 /// # Safety
+/// As for [`lookup`], with one length up to [`GROUP`].
+unsafe fn lookup_group(words: &Words, addresses: &[u32], out: &mut [IdentityId]) {
+    let mut rest = Rest { lanes: [0; GROUP], entries: [0; GROUP], len: 0 };
+    let (full, tail) = addresses.as_chunks::<LANES>();
+    let (full_out, tail_out) = out.as_chunks_mut::<LANES>();
+    for (chunk, (addresses, out)) in full.iter().zip(full_out).enumerate() {
+        // SAFETY: as the caller promises.
+        let left = unsafe { lookup_chunk(words, addresses, out) };
+        if left != 0 {
+            rest.note(words, addresses, chunk * LANES, left);
+        }
+    }
+    for (address, out) in tail.iter().zip(tail_out) {
+        // SAFETY: as the caller promises.
+        *out = unsafe { lookup(words, *address) };
+    }
+    // SAFETY: as the caller promises.
+    unsafe { rest.finish(words, addresses, out) };
+}
+
+/// The first pass; gives back the lanes that it left.
+///
+/// # Safety
 /// As for [`lookup`].
 #[inline]
-unsafe fn lookup_chunk(words: &Words, addresses: &[u32; LANES], out: &mut [IdentityId; LANES]) {
+unsafe fn lookup_chunk(
+    words: &Words,
+    addresses: &[u32; LANES],
+    out: &mut [IdentityId; LANES],
+) -> u32 {
     for (address, out) in addresses.iter().zip(out.iter_mut()) {
         let root = (address >> 16) as usize;
         // SAFETY: the root's entries are always there.
@@ -59,11 +83,7 @@ unsafe fn lookup_chunk(words: &Words, addresses: &[u32; LANES], out: &mut [Ident
         *out = IdentityId::new(code);
     }
     // What is no plain answer has the sign bit.
-    let rest = signs(out);
-    if rest != 0 {
-        // SAFETY: as the caller promises.
-        unsafe { lookup_rest(words, addresses, out, rest) };
-    }
+    signs(out)
 }
 
 /// The sign bits of all lanes.
@@ -89,44 +109,53 @@ fn signs_sse2(ids: &[IdentityId; LANES]) -> u32 {
     signs
 }
 
-/// The lanes that the first pass left.
-///
-/// # Safety
-/// As for [`lookup`].
-unsafe fn lookup_rest(
-    words: &Words,
-    addresses: &[u32; LANES],
-    out: &mut [IdentityId; LANES],
-    mut rest: u32,
-) {
-    let (mut lanes, mut entries) = ([0_u8; LANES], [0_u32; LANES]);
-    let mut left = 0;
-    while rest != 0 {
-        let lane = rest.trailing_zeros();
-        rest &= rest - 1;
-        let address = addresses[lane as usize];
-        // SAFETY: the root's entries are always there.
-        let entry = unsafe { words.load_unchecked((address >> 16) as usize) };
-        let slot = if is_page(entry) { (address >> 8 & 0xff) as usize } else { 0 };
-        words.prefetch(offset(entry) + slot);
-        lanes[left % LANES] = lane as u8;
-        entries[left % LANES] = entry;
-        left += 1;
-    }
-    let rest = || lanes.iter().map(|lane| usize::from(*lane) % LANES).zip(entries).take(left);
-    for (lane, entry) in rest() {
-        if is_page(entry) {
+/// The lanes of a group that the first pass left.
+struct Rest {
+    lanes: [u8; GROUP],
+    /// The entry of each that was read last.
+    entries: [u32; GROUP],
+    len: usize,
+}
+
+impl Rest {
+    /// Notes the lanes of a chunk whose bits are set, and has what they read next fetched.
+    #[inline]
+    fn note(&mut self, words: &Words, addresses: &[u32; LANES], first: usize, mut left: u32) {
+        while left != 0 {
+            let lane = left.trailing_zeros() as usize;
+            left &= left - 1;
             let address = addresses[lane];
-            // SAFETY: a page has an entry for each value of a byte.
-            let below =
-                unsafe { words.load_unchecked(offset(entry) + (address >> 8 & 0xff) as usize) };
-            let slot = if is_page(below) { (address & 0xff) as usize } else { 0 };
-            words.prefetch(offset(below) + slot);
+            let entry = words.load((address >> 16) as usize);
+            let slot = if is_page(entry) { (address >> 8 & 0xff) as usize } else { 0 };
+            words.prefetch(offset(entry) + slot);
+            self.lanes[self.len % GROUP] = (first + lane) as u8;
+            self.entries[self.len % GROUP] = entry;
+            self.len += 1;
         }
     }
-    for (lane, entry) in rest() {
-        // SAFETY: as the caller promises.
-        out[lane] = unsafe { finish(words, addresses[lane], entry) };
+
+    /// Walks all to their ends.
+    ///
+    /// # Safety
+    /// As for [`lookup`].
+    #[inline]
+    unsafe fn finish(&self, words: &Words, addresses: &[u32], out: &mut [IdentityId]) {
+        let lanes =
+            || self.lanes.iter().map(|lane| usize::from(*lane)).zip(self.entries).take(self.len);
+        for (lane, entry) in lanes() {
+            if is_page(entry) {
+                let address = addresses[lane];
+                let at = offset(entry) + (address >> 8 & 0xff) as usize;
+                // SAFETY: a page has an entry for each value of a byte.
+                let below = unsafe { words.load_unchecked(at) };
+                let slot = if is_page(below) { (address & 0xff) as usize } else { 0 };
+                words.prefetch(offset(below) + slot);
+            }
+        }
+        for (lane, entry) in lanes() {
+            // SAFETY: as the caller promises.
+            out[lane] = unsafe { finish(words, addresses[lane], entry) };
+        }
     }
 }
 

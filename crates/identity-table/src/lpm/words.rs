@@ -10,6 +10,34 @@ use std::sync::Arc;
 
 use crate::sync::{AtomicU32, Ordering};
 
+/// Huge pages for large tables: a lookup that misses all caches mostly waits for the page walk.
+#[cfg(not(loom))]
+mod huge_pages {
+    /// From this size on: a small table would only waste the rest of its last page.
+    #[cfg(target_os = "linux")]
+    const FROM: usize = 32 << 20;
+
+    /// Asks for huge pages where they come on demand (`transparent_hugepage` set to `madvise`, as
+    /// most distributions do). Without them everything works, more slowly.
+    #[cfg(target_os = "linux")]
+    pub(super) fn advise(memory: *mut u8, len: usize) {
+        const MADV_HUGEPAGE: i32 = 14;
+        const HUGE: usize = 2 << 20;
+        unsafe extern "C" {
+            fn madvise(memory: *mut u8, len: usize, advice: i32) -> i32;
+        }
+        let skipped = memory.align_offset(HUGE);
+        if len >= FROM && skipped < len {
+            // SAFETY: the range lies inside one allocation, and this advice changes no content.
+            let _refused =
+                unsafe { madvise(memory.wrapping_add(skipped), len - skipped, MADV_HUGEPAGE) };
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn advise(_memory: *mut u8, _len: usize) {}
+}
+
 /// A fixed run of words, all zero at first. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Words {
@@ -29,6 +57,7 @@ impl Words {
     pub(crate) fn zeroed(len: usize) -> Self {
         let zeroed: Box<[u32]> = vec![0; len].into_boxed_slice();
         let raw = Box::into_raw(zeroed) as *mut [AtomicU32];
+        huge_pages::advise(raw.cast(), len * size_of::<AtomicU32>());
         // SAFETY: `raw` comes from the box above, and AtomicU32 has the size, alignment and bit
         // validity of u32.
         Self::owning(unsafe { Box::from_raw(raw) })
