@@ -36,7 +36,7 @@ use core::cell::Cell;
 use core::marker::PhantomData;
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use crate::lpm::jump::Seed;
 use crate::lpm::reclaim::{Domain, Published, Slot, Stamp, Unlinked};
@@ -44,6 +44,7 @@ use crate::lpm::trie::Trie;
 use crate::lpm::words::Words;
 use crate::lpm::{walk4, walk6};
 use crate::set::NamedSet;
+use crate::sync::Arc;
 use crate::{IdentityId, Prefix};
 
 /// Unlinked runs after which the writer looks for some to use again.

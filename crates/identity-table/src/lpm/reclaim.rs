@@ -54,7 +54,9 @@ impl Domain {
             slot.began.swap(epoch, Ordering::SeqCst);
             compiler_fence(Ordering::SeqCst);
         } else {
-            slot.began.store(epoch, Ordering::Relaxed);
+            // Release: the writer may see this pin instead of the unpin before, and must then know
+            // that the reads under the pin before are over.
+            slot.began.store(epoch, Ordering::Release);
             fence(Ordering::SeqCst);
         }
     }
@@ -133,3 +135,85 @@ impl<T> Drop for Unlinked<T> {
 unsafe impl<T: Send> Send for Unlinked<T> {}
 // SAFETY: nothing can be reached through a shared reference.
 unsafe impl<T: Send> Sync for Unlinked<T> {}
+
+/// `RUSTFLAGS="--cfg loom" cargo test --release -p portcullis-identity-table --lib loom`
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::lpm::words::Words;
+    use loom::cell::UnsafeCell;
+
+    const POISON: u32 = 99;
+
+    /// Runs of words: the reader follows a word to another, as it follows an entry to a bucket.
+    #[test]
+    fn loom_a_run_is_not_used_again_while_a_reader_may_hold_it() {
+        loom::model(|| {
+            let domain = Arc::new(Domain::new());
+            let words = Words::zeroed(4);
+            words.store(1, 10);
+            words.store(0, 1);
+            let slot = domain.register();
+            let reader = loom::thread::spawn({
+                let (domain, words) = (Arc::clone(&domain), words.clone());
+                move || {
+                    domain.pin(&slot);
+                    let at = words.load(0) as usize;
+                    let seen = words.load(at);
+                    assert_ne!(seen, POISON);
+                    assert_eq!(words.load(at), seen);
+                    slot.unpin();
+                }
+            });
+            let (mut unlinked, mut free) = (vec![], vec![2, 3]);
+            for value in [11, 12] {
+                let (old, new) = (words.load(0), free.pop().unwrap());
+                words.store(new as usize, value);
+                words.store(0, new);
+                unlinked.push((domain.stamp(), old));
+                let bound = domain.advance();
+                unlinked.retain(|(stamp, at)| {
+                    if *stamp < bound {
+                        words.store(*at as usize, POISON);
+                        free.push(*at);
+                    }
+                    *stamp >= bound
+                });
+            }
+            reader.join().unwrap();
+            assert!(unlinked.iter().all(|(stamp, _)| *stamp < domain.advance()));
+        });
+    }
+
+    /// Whole snapshots: the reader may look inside while the writer publishes another.
+    #[test]
+    fn loom_a_snapshot_is_not_freed_while_a_reader_may_hold_it() {
+        loom::model(|| {
+            let domain = Arc::new(Domain::new());
+            let published = Arc::new(Published::new(UnsafeCell::new(1_u32)));
+            let slot = domain.register();
+            let reader = loom::thread::spawn({
+                let (domain, published) = (Arc::clone(&domain), Arc::clone(&published));
+                move || {
+                    for _ in 0..2 {
+                        domain.pin(&slot);
+                        // SAFETY: pinned, and the writer below keeps what may be held.
+                        let seen = unsafe { published.load() };
+                        // SAFETY: loom checks that nobody writes meanwhile.
+                        seen.with(|value| assert_ne!(unsafe { *value }, POISON));
+                        slot.unpin();
+                    }
+                }
+            });
+            let old = published.replace(UnsafeCell::new(2));
+            let stamp = domain.stamp();
+            if stamp < domain.advance() {
+                // SAFETY: the pointer is valid until `old` drops.
+                let cell = unsafe { &*old.0 };
+                // SAFETY: loom checks that nobody reads meanwhile.
+                cell.with_mut(|value| unsafe { *value = POISON });
+            }
+            reader.join().unwrap();
+        });
+    }
+}
