@@ -3,6 +3,7 @@
 pub mod key;
 pub mod limit;
 pub mod simple;
+pub mod snapshot;
 pub mod state;
 pub mod table;
 pub mod tcp;
@@ -11,6 +12,7 @@ pub mod timeout;
 pub use key::{Direction, Key, Probe, Role, Segment};
 pub use limit::{Limits, Rate, Tokens};
 pub use simple::SimpleTable;
+pub use snapshot::{RestoreError, Restored};
 pub use state::{Connection, Grant, Protocol, Traffic};
 pub use table::Table;
 pub use timeout::Timeouts;

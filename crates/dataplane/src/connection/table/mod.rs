@@ -380,6 +380,27 @@ impl Table {
         }
     }
 
+    /// Puts a connection into the table that exists already, elsewhere or before; `false` if there is
+    /// no room or the key is known.
+    pub(super) fn adopt(&self, key: &Key, connection: &Connection) -> bool {
+        if self.len.fetch_add(1, Ordering::Relaxed) >= self.config.capacity as u64 {
+            self.len.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        let lookup = self.look(key);
+        let inserted = match key.version {
+            Version::V4 => self.v4.insert(&lookup.key, lookup.hash, connection),
+            Version::V6 => self.v6.insert(&lookup.key, lookup.hash, connection),
+        };
+        let done = matches!(inserted, Inserted::Done);
+        if done {
+            self.quotas.adopt(connection.grant.source, connection.half_open());
+        } else {
+            self.len.fetch_sub(1, Ordering::Relaxed);
+        }
+        done
+    }
+
     /// A connection judged anew may be another identity's now.
     fn transfer<S: Slot>(&self, locked: &Locked<'_, S>, grant: &Grant) {
         let (old, half_open) = (locked.grant().source, locked.protocol().half_open());
