@@ -4,6 +4,7 @@
 //! sockets, memory, pcap files and a fault-injecting wrapper all look like this, so the pipeline is
 //! the same everywhere.
 
+pub mod fault;
 pub mod memory;
 #[cfg(feature = "xdp")]
 pub mod xdp;
