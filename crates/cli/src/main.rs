@@ -11,6 +11,7 @@ mod explain;
 mod lab;
 mod output;
 mod reach;
+mod replay;
 mod run;
 mod version;
 
@@ -34,6 +35,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Decide flows from a file: verdict and deciding policy for each
     Eval(eval::Args),
+    /// Judge a capture file, on the capture's own clock
+    Replay(replay::Args),
     /// Run a firewall on a wire between two interfaces, until SIGTERM
     Run(run::Args),
     /// Say why a flow is allowed or denied, and where that is written
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Replay(args) => replay::run(args),
         Command::Run(args) => run::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Check(args) => check::run(args),

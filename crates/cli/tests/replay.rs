@@ -1,0 +1,194 @@
+//! `portcullis replay` on captures made here. Needs no privileges.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use etherparse::PacketBuilder;
+use pcap_file::DataLink;
+use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
+use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketBlock;
+use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionBlock;
+use pcap_file::pcapng::{Block, PcapNgReader, PcapNgWriter};
+use serde_json::Value;
+
+const CLUSTER: &str = "
+{apiVersion: v1, kind: Pod, metadata: {name: web, labels: {app: web}}, status: {podIP: 10.0.0.2}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: client}, status: {podIP: 10.0.0.1}}
+";
+const POLICIES: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: https}
+spec: {podSelector: {matchLabels: {app: web}}, ingress: [{ports: [{port: 443}]}]}
+";
+
+/// Files of one test, taken away with it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path =
+            std::env::temp_dir().join(format!("portcullis-replay-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::write(path.join("cluster.yaml"), CLUSTER).unwrap();
+        std::fs::write(path.join("policies.yaml"), POLICIES).unwrap();
+        Self(path)
+    }
+
+    /// Exit code, standard output, standard error.
+    fn replay(&self, more: &[&str]) -> (Option<i32>, String, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+            .current_dir(&self.0)
+            .args(
+                "replay --cluster cluster.yaml --policies policies.yaml --pcap in.pcap".split(' '),
+            )
+            .args(more)
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn tcp(from: [u8; 4], to: [u8; 4], ports: (u16, u16), flags: &str) -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2([2; 6], [4; 6])
+        .ipv4(from, to, 64)
+        .tcp(ports.0, ports.1, 1000, 64_000);
+    let builder = match flags {
+        "syn" => builder.syn(),
+        "syn-ack" => builder.syn().ack(1001),
+        _ => builder.rst(),
+    };
+    let mut packet = Vec::new();
+    builder.write(&mut packet, &[]).unwrap();
+    packet
+}
+
+/// A denied connection, an allowed one with its answer, ARP, and a frame that is cut short.
+fn packets() -> Vec<Vec<u8>> {
+    let (client, web) = ([10, 0, 0, 1], [10, 0, 0, 2]);
+    let mut arp = vec![0; 42];
+    arp[12..14].copy_from_slice(&[0x08, 0x06]);
+    vec![
+        tcp(client, web, (40000, 80), "syn"),
+        tcp(client, web, (40001, 443), "syn"),
+        tcp(web, client, (443, 40001), "syn-ack"),
+        arp,
+        tcp(client, web, (40002, 443), "syn")[..30].to_vec(),
+    ]
+}
+
+fn write_pcap(path: &Path, packets: &[Vec<u8>]) {
+    let header = PcapHeader { datalink: DataLink::ETHERNET, ..PcapHeader::default() };
+    let mut writer = PcapWriter::with_header(File::create(path).unwrap(), header).unwrap();
+    for (n, packet) in (0..).zip(packets) {
+        let time = Duration::from_millis(1_700_000_000_000 + n);
+        writer.write_packet(&PcapPacket::new(time, packet.len() as u32, packet)).unwrap();
+    }
+}
+
+fn write_pcapng(path: &Path, packets: &[Vec<u8>]) {
+    let mut writer = PcapNgWriter::new(File::create(path).unwrap()).unwrap();
+    let interface =
+        InterfaceDescriptionBlock { linktype: DataLink::ETHERNET, snaplen: 0, options: vec![] };
+    writer.write_pcapng_block(interface).unwrap();
+    for (n, packet) in (0..).zip(packets) {
+        let block = EnhancedPacketBlock {
+            interface_id: 0,
+            // No resolution given: the number counts microseconds.
+            timestamp: Duration::from_nanos(1_700_000_000_000_000 + n * 1000),
+            original_len: packet.len() as u32,
+            data: Cow::Borrowed(packet),
+            options: vec![],
+        };
+        writer.write_pcapng_block(block).unwrap();
+    }
+}
+
+#[test]
+fn every_packet_is_judged_the_same_every_time() {
+    let folder = Folder::new("judged");
+    write_pcap(&folder.0.join("in.pcap"), &packets());
+    let (code, out, error) = folder.replay(&["--json"]);
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let said = |key: &str| lines.iter().map(|line| line[key].clone()).collect::<Vec<_>>();
+    assert_eq!(said("verdict"), ["deny", "allow", "allow", "allow", "deny"]);
+    assert_eq!(said("state")[..3], ["new", "new", "established"]);
+    assert_eq!(lines[0]["reason"], "policy_denied");
+    assert_eq!(lines[4]["reason"], "truncated_ip");
+    assert_eq!(lines[0]["policy"], "NetworkPolicy/default/https");
+    assert_eq!(
+        (&lines[0]["source"], &lines[0]["destination"]),
+        (&Value::from("default/client"), &Value::from("default/web"),)
+    );
+    assert_eq!(lines[2]["time"], "0.002000000");
+    assert_eq!(folder.replay(&["--json"]).1, out, "bit-identical between runs");
+
+    write_pcapng(&folder.0.join("in.pcap"), &packets());
+    assert_eq!(folder.replay(&["--json"]).1, out, "and whatever the format");
+
+    let (_, summary, _) = folder.replay(&[]);
+    assert!(summary.contains("policy_denied") && summary.contains("5 packets"), "{summary}");
+}
+
+#[test]
+fn the_annotated_capture_carries_verdicts() {
+    let folder = Folder::new("annotated");
+    write_pcap(&folder.0.join("in.pcap"), &packets());
+    assert_eq!(folder.replay(&["--out", "out.pcapng"]).0, Some(0));
+    let mut reader = PcapNgReader::new(File::open(folder.0.join("out.pcapng")).unwrap()).unwrap();
+    let mut comments = Vec::new();
+    while let Some(block) = reader.next_block() {
+        if let Block::EnhancedPacket(packet) = block.unwrap() {
+            assert_eq!(packet.data, packets()[comments.len()]);
+            comments.push(format!("{:?}", packet.options));
+        }
+    }
+    assert_eq!(comments.len(), 5);
+    assert!(
+        comments[0]
+            .contains("verdict=deny reason=policy_denied policy=NetworkPolicy/default/https"),
+        "{comments:?}"
+    );
+    assert!(comments[1].contains("verdict=allow"), "{comments:?}");
+}
+
+#[test]
+fn broken_captures_are_refused_where_they_break() {
+    let folder = Folder::new("broken");
+    let path = folder.0.join("in.pcap");
+    let refused = |content: &[u8], expected: &str| {
+        std::fs::write(&path, content).unwrap();
+        let (code, _, error) = folder.replay(&["--json"]);
+        assert_eq!(code, Some(2), "{error}");
+        assert!(error.contains("in.pcap") && error.contains(expected), "{expected:?}: {error}");
+    };
+    refused(b"", "shorter than a file header");
+    refused(b"not a capture at all, but long enough", "neither pcap nor pcapng");
+    write_pcap(&path, &packets());
+    let whole = std::fs::read(&path).unwrap();
+    refused(&whole[..whole.len() - 3], "after packet 4: the file is cut off");
+    let mut other_link = whole.clone();
+    other_link[20] = 101; // raw IP
+    refused(&other_link, "expected Ethernet");
+    // Whatever the bytes, an answer: no panic (exit code 101), no signal.
+    for at in 0..whole.len() {
+        let mut broken = whole.clone();
+        broken[at] ^= 0xff;
+        std::fs::write(&path, &broken).unwrap();
+        if at % 7 == 0 {
+            assert!(matches!(folder.replay(&[]).0, Some(0 | 2)), "byte {at}");
+        }
+    }
+}
