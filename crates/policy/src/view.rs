@@ -91,11 +91,20 @@ pub(crate) struct View<'a> {
     pub(crate) registry: Registry,
     number: usize,
     sources: &'a Sources,
-    /// Every expression of a rule, and for each class whether it holds.
-    expressions: AHashMap<&'a Match, usize>,
+    /// For each expression of a rule, and each class, whether it holds.
     holds: Vec<Vec<bool>>,
+    /// For each direction, tier and policy: its rules.
+    rules: [Vec<Vec<Vec<Prepared<'a>>>>; 2],
     /// For each class, the policies that apply, by tier and index.
     applying: [Vec<Vec<(usize, usize)>>; 2],
+}
+
+/// A rule and its expressions, by their index in [`View::holds`].
+#[derive(Clone, Copy, Debug)]
+struct Prepared<'a> {
+    source: usize,
+    destination: usize,
+    rule: &'a Rule,
 }
 
 impl<'a> View<'a> {
@@ -115,8 +124,8 @@ impl<'a> View<'a> {
             registry,
             number,
             sources,
-            expressions: AHashMap::default(),
             holds: Vec::new(),
+            rules: [Vec::new(), Vec::new()],
             applying: [Vec::new(), Vec::new()],
         };
         this.evaluate();
@@ -129,23 +138,36 @@ impl<'a> View<'a> {
             self.registry.classes().map(|(id, class)| (id.0 as usize, class.clone())).collect();
         self.applying = [vec![Vec::new(); count], vec![Vec::new(); count]];
         let policies = self.policies;
+        let mut expressions: AHashMap<&'a Match, usize> = AHashMap::default();
+        let mut index = |this: &mut Self, expression: &'a Match| {
+            *expressions.entry(expression).or_insert_with(|| {
+                let mut members = vec![false; count];
+                for (id, class) in &classes {
+                    members[*id] = this.holds(expression, class);
+                }
+                this.holds.push(members);
+                this.holds.len() - 1
+            })
+        };
         for (tier_index, tier) in policies.tiers.iter().enumerate() {
+            for direction in [Direction::Ingress, Direction::Egress] {
+                let mut prepared = Vec::with_capacity(tier.policies.len());
+                for policy in &tier.policies {
+                    let rules = policy.rules(direction).unwrap_or_default().iter();
+                    // Staged policies decide nothing.
+                    let rules = rules.filter(|_| policy.enforcement == Enforcement::Enforced);
+                    let rules = rules.map(|rule| Prepared {
+                        source: index(self, &rule.source),
+                        destination: index(self, &rule.destination),
+                        rule,
+                    });
+                    prepared.push(rules.collect());
+                }
+                self.rules[direction as usize].push(prepared);
+            }
             for (policy_index, policy) in tier.policies.iter().enumerate() {
                 if policy.enforcement == Enforcement::Staged {
                     continue;
-                }
-                for rule in policy.ingress.iter().chain(&policy.egress).flatten() {
-                    for expression in [&rule.source, &rule.destination] {
-                        if self.expressions.contains_key(expression) {
-                            continue;
-                        }
-                        let mut members = vec![false; count];
-                        for (id, class) in &classes {
-                            members[*id] = self.holds(expression, class);
-                        }
-                        self.expressions.insert(expression, self.holds.len());
-                        self.holds.push(members);
-                    }
                 }
                 for (id, class) in &classes {
                     if !is_workload(class) || !self.holds(&policy.subject, class) {
@@ -224,6 +246,47 @@ impl<'a> View<'a> {
         self.policies.tiers.get(tier)?.policies.get(policy)
     }
 
+    /// The rules of a policy, `Log` left out, with their places.
+    fn rules_of(
+        &self,
+        direction: Direction,
+        (tier, policy): (usize, usize),
+    ) -> impl Iterator<Item = (RuleKey, Prepared<'a>)> {
+        let rules = self.rules[direction as usize].get(tier).and_then(|tier| tier.get(policy));
+        rules
+            .into_iter()
+            .flatten()
+            .enumerate()
+            .filter(|(_, prepared)| prepared.rule.action != Action::Log)
+            .map(move |(rule, prepared)| (RuleKey { tier, policy, rule }, *prepared))
+    }
+
+    /// The rules that apply to a class, `Log` left out, with both ends left to be asked.
+    pub(crate) fn rules_applying(&self, direction: Direction, subject: ClassId) -> Vec<RuleKey> {
+        let applying = self.applying(direction, subject).iter();
+        applying.flat_map(|at| self.rules_of(direction, *at).map(|(key, _)| key)).collect()
+    }
+
+    /// Whether both ends of a rule hold for two classes.
+    pub(crate) fn joins(
+        &self,
+        direction: Direction,
+        key: RuleKey,
+        source: ClassId,
+        destination: ClassId,
+    ) -> bool {
+        let policies = self.rules[direction as usize].get(key.tier);
+        let rules = policies.and_then(|policies| policies.get(key.policy));
+        rules.and_then(|rules| rules.get(key.rule)).is_some_and(|rule| {
+            self.has(rule.source, source) && self.has(rule.destination, destination)
+        })
+    }
+
+    fn has(&self, expression: usize, class: ClassId) -> bool {
+        let members = self.holds.get(expression);
+        members.and_then(|members| members.get(class.0 as usize)).copied().unwrap_or(false)
+    }
+
     /// What one direction says between two classes, ready to be asked about headers; `None` if no
     /// workload is at its end.
     pub(crate) fn walk(
@@ -239,10 +302,6 @@ impl<'a> View<'a> {
         if !self.class(subject).is_some_and(|class| is_workload(class)) {
             return None;
         }
-        let holds = |expression: &Match, class: ClassId| {
-            let members = self.expressions.get(expression).and_then(|i| self.holds.get(*i));
-            members.and_then(|m| m.get(class.0 as usize)).copied().unwrap_or(false)
-        };
         let mut steps = Vec::new();
         let mut open: Option<(usize, usize)> = None;
         let close = |open: Option<(usize, usize)>, steps: &mut Vec<Step<'a>>| {
@@ -250,18 +309,14 @@ impl<'a> View<'a> {
                 steps.push(Step::End(tier, policy, self.policies.tiers[tier].default_action));
             }
         };
-        for &(tier, policy) in self.applying(direction, subject) {
-            if open.is_none_or(|(current, _)| current != tier) {
+        for &at in self.applying(direction, subject) {
+            if open.is_none_or(|(current, _)| current != at.0) {
                 close(open, &mut steps);
-                open = Some((tier, policy));
+                open = Some(at);
             }
-            let rules = self.policy((tier, policy)).and_then(|p| p.rules(direction));
-            for (index, rule) in rules.into_iter().flatten().enumerate() {
-                if rule.action != Action::Log
-                    && holds(&rule.source, source)
-                    && holds(&rule.destination, destination)
-                {
-                    steps.push(Step::Rule(tier, policy, index, rule));
+            for (key, rule) in self.rules_of(direction, at) {
+                if self.has(rule.source, source) && self.has(rule.destination, destination) {
+                    steps.push(Step::Rule(key.tier, key.policy, key.rule, rule.rule));
                 }
             }
         }

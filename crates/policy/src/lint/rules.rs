@@ -61,31 +61,43 @@ struct Fate {
     shadowed_by: Option<RuleKey>,
 }
 
+/// The fates of all rules of a direction. Once a rule has had a say it is not looked at again, so
+/// that most pairs of classes cost next to nothing.
 fn fates(scene: &Scene<'_>, direction: Direction) -> BTreeMap<RuleKey, Fate> {
     let mut fates: BTreeMap<RuleKey, Fate> = BTreeMap::new();
     let mut seen = AHashSet::default();
-    let classes = &scene.atlas.classes;
-    for source in classes {
-        for destination in classes {
-            if source.is_v4() != destination.is_v4() {
+    for subject in &scene.atlas.classes {
+        let mut pending = scene.view.rules_applying(direction, subject.ids[0]);
+        for peer in &scene.atlas.classes {
+            pending.retain(|key| !fates.get(key).is_some_and(|fate| fate.effective));
+            if pending.is_empty() {
+                break;
+            }
+            if subject.is_v4() != peer.is_v4() {
                 continue;
             }
-            let ids = (source.ids[0], destination.ids[0]);
-            let Some(walk) = scene.view.walk(direction, ids.0, ids.1) else { continue };
-            let names =
-                [named_ports(scene.view.class(ids.0)), named_ports(scene.view.class(ids.1))];
-            let signature = walk.signature();
-            let by_name = walk.rules().any(asks_names);
-            let told = if by_name { names.map(<[_]>::to_vec) } else { [Vec::new(), Vec::new()] };
-            if !seen.insert((signature.clone(), told, source.is_v4())) {
-                continue;
-            }
-            for (tier, policy, rule) in signature {
-                if rule != RuleKey::END {
-                    fates.entry(RuleKey { tier, policy, rule }).or_default().has_pair = true;
+            let (source, destination) = match direction {
+                Direction::Ingress => (peer.ids[0], subject.ids[0]),
+                Direction::Egress => (subject.ids[0], peer.ids[0]),
+            };
+            let mut asked = false;
+            for key in &pending {
+                if scene.view.joins(direction, *key, source, destination) {
+                    fates.entry(*key).or_default().has_pair = true;
+                    asked = true;
                 }
             }
-            let version = if source.is_v4() { IpVersion::V4 } else { IpVersion::V6 };
+            let Some(walk) = scene.view.walk(direction, source, destination).filter(|_| asked)
+            else {
+                continue;
+            };
+            let names = [source, destination].map(|id| named_ports(scene.view.class(id)));
+            let by_name = walk.rules().any(asks_names);
+            let told = if by_name { names.map(<[_]>::to_vec) } else { [Vec::new(), Vec::new()] };
+            if !seen.insert((walk.signature(), told, subject.is_v4())) {
+                continue;
+            }
+            let version = if subject.is_v4() { IpVersion::V4 } else { IpVersion::V6 };
             for region in space::regions(walk.rules(), names) {
                 walk.matching(&region.example(version), names, |rule, by| {
                     let fate = fates.entry(rule).or_default();
