@@ -163,3 +163,32 @@ fn without_privileges_it_says_which_are_missing() {
     assert_eq!(error.trim().lines().count(), 1, "one line: {error}");
     assert!(error.contains("CAP_"), "the capability is named: {error}");
 }
+
+#[test]
+fn the_flow_log_names_who_policy_and_why() {
+    if !privileged() {
+        return;
+    }
+    let wire = Wire::build();
+    let log = wire.file("flows.jsonl");
+    let mut run = wire.run(&["--flow-log", &log]);
+    run.wait_for("ready");
+    assert!(wire.reaches(at("10.78.0.2:5432"), PATIENCE));
+    assert!(!wire.reaches(at("10.78.0.2:8080"), PATIENCE));
+    assert_eq!(run.terminate(), Some(0));
+    let text = std::fs::read_to_string(log).unwrap();
+    let records: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |event: &str, port: u16| {
+        let found = records
+            .iter()
+            .find(|r| r["event"] == event && r["destination"]["port"] == port)
+            .unwrap_or_else(|| panic!("no {event} of port {port} in {text}"));
+        assert_eq!(found["policy"], "NetworkPolicy/default/only-client");
+        assert_eq!(found["source"]["name"], "client");
+        assert_eq!(found["destination"]["labels"]["app"], "server");
+        found.clone()
+    };
+    assert!(of("open", 5432)["rule"].as_str().unwrap().contains("policies.yaml:"));
+    assert_eq!(of("drop", 8080)["reason"], "policy_denied");
+}

@@ -7,6 +7,7 @@
 //! fail: closed             # or open
 //! mode: prefer-zerocopy
 //! workers: 1
+//! flow-log: flows.jsonl     # a JSON line for each connection and each packet dropped
 //! arp: pass                # or drop
 //! neighbour-discovery: pass
 //! other-non-ip: drop       # or pass
@@ -28,6 +29,7 @@ pub(super) struct Settings {
     pub(super) policies: Vec<PathBuf>,
     pub(super) mode: ModePolicy,
     pub(super) fail: FailureMode,
+    pub(super) flow_log: Option<PathBuf>,
     wire: String,
     workers: usize,
     frames: [Frames; 3],
@@ -43,6 +45,7 @@ struct File {
     fail: Option<String>,
     mode: Option<String>,
     workers: Option<usize>,
+    flow_log: Option<PathBuf>,
     arp: Option<Frames>,
     neighbour_discovery: Option<Frames>,
     other_non_ip: Option<Frames>,
@@ -87,6 +90,7 @@ impl Settings {
                 .map_err(|e| format!("error: {e}"))?,
             fail: failure(args.fail.or(file.fail).as_deref().unwrap_or("closed"))?,
             workers: args.workers.or(file.workers).unwrap_or(1),
+            flow_log: args.flow_log.or(file.flow_log),
             frames: [
                 file.arp.unwrap_or(Frames::Pass),
                 file.neighbour_discovery.unwrap_or(Frames::Pass),
@@ -132,7 +136,7 @@ impl File {
         })?;
         // Paths mean the same wherever the command is started.
         let folder = path.parent().unwrap_or(Path::new(""));
-        for path in file.policies.iter_mut().chain(&mut file.cluster) {
+        for path in file.policies.iter_mut().chain(&mut file.cluster).chain(&mut file.flow_log) {
             *path = folder.join(&path);
         }
         Ok(file)
@@ -163,6 +167,7 @@ mod tests {
             fail: None,
             mode: None,
             workers: None,
+            flow_log: None,
             config: Some(path.clone()),
         };
         let result = Settings::merge(args).and_then(|s| s.firewall().map(|_| s));

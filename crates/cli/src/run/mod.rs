@@ -1,6 +1,7 @@
 //! `portcullis run`: a firewall on a wire, until SIGTERM.
 
 mod config;
+mod flow_log;
 mod wake;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use portcullis::{Applied, Firewall};
 
 use crate::output::{Outcome, Refused};
 use config::Settings;
+use flow_log::FlowLog;
 use wake::{Wake, Wakes};
 
 /// Flags of `portcullis run`.
@@ -44,13 +46,16 @@ pub(crate) struct Args {
     /// Worker threads; each serves its share of the queues [default: 1]
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
+    /// Append a JSON line for each connection opened or ended and each packet dropped
+    #[arg(long, value_name = "FILE")]
+    flow_log: Option<PathBuf>,
     /// Read the settings from this YAML file; flags override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-/// How often the control loop looks around when nothing wakes it.
-const TICK: Duration = Duration::from_secs(1);
+/// How often events are read when nothing else wakes the control loop.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Runs until told to stop.
 pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
@@ -58,6 +63,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     let files = Files { cluster: settings.cluster.clone(), policies: settings.policies.clone() };
     let (cluster, policies) = files.read()?;
     let wakes = Wakes::listen(&files.paths())?;
+    let mut flow_log = settings.flow_log.as_deref().map(FlowLog::append).transpose()?;
     let firewall = Firewall::start(settings.firewall()?, cluster, policies)?;
 
     let ports: Vec<String> = firewall
@@ -72,13 +78,16 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     report(&firewall.applied());
 
     loop {
-        match wakes.next(TICK) {
+        let wake = wakes.next(TICK);
+        match &mut flow_log {
+            Some(log) => log.follow(&firewall),
+            // Nobody reads them: make room, so that the rings do not fill.
+            None => firewall.events(drop),
+        }
+        match wake {
             Wake::Stop => break,
             Wake::Reload => reload(&files, &firewall),
-            Wake::Tick => {
-                // Nobody reads the events yet: make room, so that the newest are the ones kept.
-                firewall.events(drop);
-            }
+            Wake::Tick => {}
         }
     }
     let totals = firewall.totals();
@@ -89,6 +98,9 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     );
     for (reason, count) in &totals.drops {
         println!("  {count:>10} {}", reason.as_str());
+    }
+    if let Some(log) = &flow_log {
+        println!("{}", log.summary(totals.events_lost));
     }
     Ok(Outcome::Done)
 }

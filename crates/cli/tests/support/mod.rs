@@ -83,8 +83,12 @@ impl Wire {
 
     /// Paths of the cluster and policies files.
     pub(crate) fn files(&self) -> (String, String) {
-        let path = |name: &str| self.folder.join(name).to_str().unwrap().to_owned();
-        (path("cluster.yaml"), path("policies.yaml"))
+        (self.file("cluster.yaml"), self.file("policies.yaml"))
+    }
+
+    /// Path of a file in the wire's own folder.
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.folder.join(name).to_str().unwrap().to_owned()
     }
 
     /// Replaces the policies file as an editor does.
