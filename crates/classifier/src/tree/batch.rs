@@ -155,35 +155,34 @@ fn descend<S: Simd, const B: usize, const FAR: bool>(
     let (mut leaves, mut leaves_len): (Queue, usize) = ([0; CHUNK], 0);
     let (mut crowded, mut crowded_len): (Queue, usize) = ([0; CHUNK], 0);
     while len > 0 {
-        let mut kept = 0;
+        let mut alive = 0;
         for index in 0..len {
             let (who, at) = item(inner, index);
             // SAFETY: `at` is a node of the forest, see `Forest::check`.
-            let node = unsafe { *forest.nodes.get_unchecked(at as usize) };
+            let node = unsafe { forest.nodes.get_unchecked(at as usize) };
             // SAFETY: `who` is below CHUNK.
-            let alive = node.best < unsafe { *best.get_unchecked(who) };
-            let here = u64::from(at) << 32 | who as u64;
-            let group = u64::from(node.first()) << 32 | who as u64;
-            push(&mut leaves, &mut leaves_len, alive & node.is_simple_leaf(), group);
-            push(&mut crowded, &mut crowded_len, alive & node.is_crowded_leaf(), here);
-            push(inner, &mut kept, alive & !node.is_leaf(), here);
-            if FAR {
-                simd.prefetch_group(forest.groups.as_ptr().wrapping_add(node.first() as usize));
-            }
+            let can_win = node.best < unsafe { *best.get_unchecked(who) };
+            push(inner, &mut alive, can_win, u64::from(at) << 32 | who as u64);
         }
-        for index in 0..kept {
+        len = 0;
+        for index in 0..alive {
             let (who, at) = item(inner, index);
             // SAFETY: `at` is a node of the forest, see `Forest::check`.
             let node = unsafe { *forest.nodes.get_unchecked(at as usize) };
             // SAFETY: `who` counts keys.
-            let at = step(simd, node, at, unsafe { keys.get_unchecked(who) });
-            // SAFETY: `index` is below a length that is at most CHUNK.
-            unsafe { *inner.get_unchecked_mut(index) = u64::from(at) << 32 | who as u64 };
+            let next = step(simd, node, at, unsafe { keys.get_unchecked(who) });
+            let group = u64::from(node.first()) << 32 | who as u64;
+            push(&mut leaves, &mut leaves_len, node.is_simple_leaf(), group);
+            let here = u64::from(next) << 32 | who as u64;
+            push(&mut crowded, &mut crowded_len, node.is_crowded_leaf(), here);
+            push(inner, &mut len, !node.is_leaf(), here);
             if FAR {
-                simd.prefetch(forest.nodes.as_ptr().wrapping_add(at as usize));
+                let group = forest.groups.as_ptr().wrapping_add(node.first() as usize);
+                let node = forest.nodes.as_ptr().wrapping_add(next as usize);
+                simd.prefetch_group(group);
+                simd.prefetch(node);
             }
         }
-        len = kept;
     }
     for index in 0..leaves_len {
         let (who, group) = item(&leaves, index);

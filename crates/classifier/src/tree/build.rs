@@ -15,6 +15,11 @@ use crate::simd::{GROUP, Group};
 
 /// A leaf that no further bit divides holds at most this many rules.
 const MOST_LEAF_RULES: usize = 64;
+/// Rules that leave both addresses open overlap each other so much that dividing them further costs
+/// more than comparing them; and few headers get as far as their tree.
+const OPEN_LEAF_RULES: usize = 16;
+/// Rules that a rule is compared with when looking for one that hides it.
+const MOST_HIDERS: usize = 1024;
 /// Tables on a path.
 const MOST_LEVELS: usize = 12;
 
@@ -64,8 +69,12 @@ impl<'a, const B: usize> Maker<'a, B> {
     pub(super) fn forest(mut self) -> Result<Forest<B>, Error> {
         for subset in subset::divide(&self.fixed) {
             self.deepest = 0;
+            let leaf_rules = self.tuning.leaf_rules;
+            if subset.open {
+                self.tuning.leaf_rules = OPEN_LEAF_RULES;
+            }
             self.at_level = [0; MOST_LEVELS + 1];
-            let root = self.node(subset, Region::ALL, 0)?;
+            let root = self.node(subset.rules, Region::ALL, 0)?;
             // A tree that is one leaf still starts with a table, of one entry.
             let root = if root.is_leaf() {
                 let first = self.reserve(1)?;
@@ -74,6 +83,7 @@ impl<'a, const B: usize> Maker<'a, B> {
             } else {
                 root
             };
+            self.tuning.leaf_rules = leaf_rules;
             if root.best != NOTHING {
                 let usual_steps = self.usual_steps();
                 self.forest.roots.push(Root { node: root, usual_steps });
@@ -89,7 +99,7 @@ impl<'a, const B: usize> Maker<'a, B> {
         Ok(self.forest)
     }
 
-    /// Levels below the first that nine in ten rules are within.
+    /// Levels below the first that eight in ten rules are within.
     fn usual_steps(&self) -> u32 {
         let all: usize = self.at_level.iter().sum();
         let mut within = 0;
@@ -114,10 +124,12 @@ impl<'a, const B: usize> Maker<'a, B> {
         if rules.len() <= self.tuning.leaf_rules {
             return self.leaf(rules, level);
         }
-        if level == MOST_LEVELS {
-            return self.crowded_leaf(rules, level);
-        }
-        let Some(cut) = cut::choose(&rules, &self.fixed, &self.tuning) else {
+        let cut = match level {
+            MOST_LEVELS => None,
+            _ => cut::choose(&rules, &self.fixed, &self.tuning),
+        };
+        let Some(cut) = cut else {
+            self.drop_hidden(&mut rules, &region);
             return self.crowded_leaf(rules, level);
         };
         if Instant::now() > self.deadline {
@@ -126,7 +138,8 @@ impl<'a, const B: usize> Maker<'a, B> {
         self.table(&rules, cut, region, level)
     }
 
-    /// Drops rules that an earlier rule hides within the region.
+    /// Drops what comes after a rule that matches the whole region and, among few rules, those that
+    /// an earlier one hides.
     fn drop_shadowed(&self, rules: &mut Vec<u32>, region: &Region<B>) {
         let entries = self.entries;
         let plain = |rule: u32| entries[rule as usize].residual.is_none();
@@ -136,9 +149,15 @@ impl<'a, const B: usize> Maker<'a, B> {
         {
             rules.truncate(last + 1);
         }
-        if rules.len() > MOST_LEAF_RULES {
-            return;
+        if rules.len() <= MOST_LEAF_RULES {
+            self.drop_hidden(rules, region);
         }
+    }
+
+    /// Drops rules that one earlier rule hides within the region. Quadratic.
+    fn drop_hidden(&self, rules: &mut Vec<u32>, region: &Region<B>) {
+        let entries = self.entries;
+        let plain = |rule: u32| entries[rule as usize].residual.is_none();
         let mut kept: Vec<u32> = Vec::with_capacity(rules.len());
         for &rule in rules.iter() {
             let bounds = &entries[rule as usize].bounds;
@@ -147,6 +166,10 @@ impl<'a, const B: usize> Maker<'a, B> {
             });
             if !hidden {
                 kept.push(rule);
+            }
+            // More than this is refused anyway.
+            if kept.len() > MOST_HIDERS {
+                return;
             }
         }
         *rules = kept;

@@ -77,6 +77,6 @@ pub(super) struct Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { leaf_rules: 4, space: 4.0, most_bits: 16, least_gain: 0.97 }
+        Self { leaf_rules: 4, space: 4.0, most_bits: 16, least_gain: 0.98 }
     }
 }

@@ -7,11 +7,18 @@ use crate::lanes::places;
 /// An address of which a rule gives fewer bits than this counts as open.
 const SPECIFIC_BITS: u32 = 12;
 
+/// The rules of a tree.
+pub(super) struct Subset {
+    pub(super) rules: Vec<u32>,
+    /// Whether they leave both addresses open.
+    pub(super) open: bool,
+}
+
 /// The rules of each tree, by their places in `fixed`.
 ///
 /// Three trees: rules that give one address (and perhaps the other), rules that give only the
 /// other, and rules that give neither. The first address is the one that more rules give alone.
-pub(super) fn divide<const B: usize>(fixed: &[Fixed<B>]) -> Vec<Vec<u32>> {
+pub(super) fn divide<const B: usize>(fixed: &[Fixed<B>]) -> Vec<Subset> {
     let mut subsets: Vec<Vec<u32>> = vec![Vec::new(); 4];
     for (place, fixed) in (0u32..).zip(fixed) {
         subsets[shape(fixed)].push(place);
@@ -25,8 +32,9 @@ pub(super) fn divide<const B: usize>(fixed: &[Fixed<B>]) -> Vec<Vec<u32>> {
     };
     most.extend(both);
     most.sort_unstable();
-    let mut subsets = vec![most, rest, neither];
-    subsets.retain(|subset| !subset.is_empty());
+    let subset = |rules, open| Subset { rules, open };
+    let mut subsets = vec![subset(most, false), subset(rest, false), subset(neither, true)];
+    subsets.retain(|subset| !subset.rules.is_empty());
     subsets
 }
 
