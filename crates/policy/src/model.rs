@@ -279,8 +279,9 @@ pub struct CidrSet {
     pub name: Box<str>,
     /// Where it was written.
     pub origin: Origin,
-    /// Its prefixes, in any order; host bits ignored.
-    pub prefixes: Vec<IpNet>,
+    /// Its prefixes, in any order; host bits ignored. Shared, so that a set of millions is cheap to
+    /// clone and to compare with itself.
+    pub prefixes: Arc<[IpNet]>,
 }
 
 /// Which traffic a rule means; all parts must hold. The default is all traffic.

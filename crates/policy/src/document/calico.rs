@@ -83,7 +83,7 @@ pub(crate) fn network_set(
             namespace: header.namespace,
             labels: header.labels,
         },
-        CidrSet { name: name.into(), origin: header.origin, prefixes },
+        CidrSet { name: name.into(), origin: header.origin, prefixes: prefixes.into() },
     ))
 }
 

@@ -255,7 +255,7 @@ pub(crate) fn any_policies() -> impl Strategy<Value = PolicySet> {
     let set = prop::collection::vec(any_prefix(), 0..3).prop_map(|prefixes| CidrSet {
         name: "set".into(),
         origin: Origin::default(),
-        prefixes,
+        prefixes: prefixes.into(),
     });
     (prop::collection::vec(tier, 0..4), prop::collection::vec(set, 0..4))
         .prop_map(|(tiers, sets)| PolicySet { tiers, sets })
