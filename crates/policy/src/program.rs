@@ -65,8 +65,8 @@ pub struct OutcomeId(pub(crate) core::num::NonZeroU32);
 
 impl OutcomeId {
     fn new(leaf: Ref) -> Option<Self> {
-        // Leaves have their highest bit set.
-        core::num::NonZeroU32::new(leaf.0).map(Self)
+        // The first outcome is that of `Ref::NO_SAY`.
+        core::num::NonZeroU32::new(leaf.index() as u32).map(Self)
     }
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct Record {
     pub(crate) pod: u32,
 }
 
-pub(crate) const NO_ROW: u32 = u32::MAX;
+pub(crate) const NO_ROW: u32 = RowId::NONE.0;
 pub(crate) const ABSENT: u32 = u32::MAX;
 
 impl Record {
@@ -127,60 +127,54 @@ impl Program {
     }
 
     /// The same step for the whole batch, then the next, so that the loads of a step overlap.
+    ///
+    /// Arrays hold egress of the first flow, its ingress, egress of the second flow, and so on.
     fn decide_batch(&self, flows: &[FlowKey], out: &mut [Decision]) {
+        const LANES: usize = 2 * BATCH;
         let (grid, trees) = (&*self.grid, &*self.trees);
-        // For each flow and direction that has a say: place of the palette and of the page number in
-        // the grid's rows, and the column within the page; then the tree, then the leaf.
-        let mut places = [Place::default(); 2 * BATCH];
-        let mut count = 0;
+        let lanes = 2 * flows.len();
+        let mut reasons = [Reason::Policy; BATCH];
+        let mut rows = [RowId::NONE; LANES];
+        let mut columns = [0; LANES];
         for (i, flow) in flows.iter().enumerate() {
             let (source, destination) = (self.record(flow.source), self.record(flow.destination));
-            out[i] = exempt(flow, source, destination);
-            if out[i].reason != Reason::Policy {
-                continue;
+            let reason = reason(flow, source, destination);
+            if reason == Reason::Policy {
+                (rows[2 * i], columns[2 * i]) = (RowId(source.egress), destination.class);
+                (rows[2 * i + 1], columns[2 * i + 1]) = (RowId(destination.ingress), source.class);
             }
-            let directions = [(source.egress, destination), (destination.ingress, source)];
-            for (direction, (row, peer)) in directions.into_iter().enumerate() {
-                let place = &mut places[count];
-                if row != NO_ROW {
-                    let row = RowId(row);
-                    place.palette = grid.palette_of(row) as u32;
-                    place.page = grid.page_of(row, peer.class) as u32;
-                    place.column = peer.class % PAGE as u32;
-                    place.flow = (2 * i + direction) as u32;
-                    count += 1;
-                }
-            }
+            reasons[i] = reason;
         }
-        let places = &mut places[..count];
-        for place in &mut *places {
-            place.palette = grid.rows[place.palette as usize];
-            place.page = grid.rows[place.page as usize];
+        let mut palettes = [0; LANES];
+        let mut pages = [0; LANES];
+        for lane in 0..lanes {
+            palettes[lane] = grid.rows[grid.palette_of(rows[lane])];
+            pages[lane] = grid.rows[grid.page_of(rows[lane], columns[lane])];
         }
-        for place in &mut *places {
-            let index = place.page as usize * PAGE + place.column as usize;
-            place.palette += u32::from(grid.pages[index]);
+        for lane in 0..lanes {
+            let column = columns[lane] as usize % PAGE;
+            palettes[lane] += u32::from(grid.pages[pages[lane] as usize * PAGE + column]);
         }
-        for place in &mut *places {
-            place.tree = Ref(grid.palettes[place.palette as usize]);
+        let mut at = [Ref::NO_SAY; LANES];
+        for lane in 0..lanes {
+            at[lane] = Ref(grid.palettes[palettes[lane] as usize]);
         }
-        for place in &mut *places {
-            place.tree = trees.enter(place.tree, &flows[place.flow as usize / 2].header);
+        for lane in 0..lanes {
+            at[lane] = trees.enter(at[lane], &flows[lane / 2].header);
         }
-        for place in &*places {
-            let i = place.flow as usize / 2;
-            let leaf = trees.descend(place.tree, &flows[i].header);
-            let decision = &mut out[i];
-            if leaf.is_deny() {
-                decision.verdict = Verdict::Deny;
-            }
-            decision.log |= leaf.is_log();
-            decision.staged |= leaf.is_staged();
-            if place.flow % 2 == 0 {
-                decision.egress = OutcomeId::new(leaf);
-            } else {
-                decision.ingress = OutcomeId::new(leaf);
-            }
+        for (i, (flow, out)) in flows.iter().zip(out).enumerate() {
+            let egress = trees.descend(at[2 * i], &flow.header);
+            let ingress = trees.descend(at[2 * i + 1], &flow.header);
+            let reason = reasons[i];
+            let deny = egress.is_deny() | ingress.is_deny() | (reason == Reason::NotReady);
+            *out = Decision {
+                verdict: if deny { Verdict::Deny } else { Verdict::Allow },
+                reason,
+                log: egress.is_log() | ingress.is_log(),
+                staged: egress.is_staged() | ingress.is_staged(),
+                egress: OutcomeId::new(egress),
+                ingress: OutcomeId::new(ingress),
+            };
         }
     }
 
@@ -190,7 +184,7 @@ impl Program {
 
     /// What one direction of a decision of this program says.
     pub fn outcome(&self, id: OutcomeId) -> &Outcome {
-        self.trees.outcome(Ref(id.0.get()))
+        &self.trees.outcomes[id.0.get() as usize]
     }
 
     /// What stands behind a rule number of this program.
@@ -230,38 +224,22 @@ impl Program {
     }
 }
 
-/// Where one direction of one flow of a batch has got to.
-#[derive(Clone, Copy)]
-struct Place {
-    palette: u32,
-    page: u32,
-    column: u32,
-    /// Twice the place of the flow in the batch, and one more for ingress.
-    flow: u32,
-    tree: Ref,
-}
-
-impl Default for Place {
-    fn default() -> Self {
-        Self { palette: 0, page: 0, column: 0, flow: 0, tree: Ref(0) }
-    }
-}
-
-/// The decision if policies have no say; else an allowing one with reason `Policy`.
-fn exempt(flow: &FlowKey, source: &Record, destination: &Record) -> Decision {
+/// On what ground a flow is decided.
+fn reason(flow: &FlowKey, source: &Record, destination: &Record) -> Reason {
     if source.class == ABSENT || destination.class == ABSENT {
-        return Decision::NOT_READY;
+        return Reason::NotReady;
     }
-    let is_pod = destination.ingress != NO_ROW;
-    let same_pod = flow.same_address || (source.pod != 0 && source.pod == destination.pod);
-    let own_node = (source.node < 0 && source.node == -destination.node)
-        || flow.source == IdentityId::OWN_NODE;
-    let reason = match (is_pod, same_pod, own_node) {
-        (true, true, _) => Reason::SamePod,
-        (true, _, true) => Reason::OwnNode,
-        _ => Reason::Policy,
-    };
-    Decision { verdict: Verdict::Allow, reason, ..Decision::NOT_READY }
+    if destination.ingress == NO_ROW {
+        return Reason::Policy;
+    }
+    if flow.same_address | (source.pod != 0 && source.pod == destination.pod) {
+        return Reason::SamePod;
+    }
+    let own_node = source.node < 0 && source.node == -destination.node;
+    if own_node | (flow.source == IdentityId::OWN_NODE) {
+        return Reason::OwnNode;
+    }
+    Reason::Policy
 }
 
 impl Decision {

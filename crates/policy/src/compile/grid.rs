@@ -19,6 +19,12 @@ pub(crate) const PAGE: usize = 64;
 #[repr(transparent)]
 pub(crate) struct RowId(pub(crate) u32);
 
+impl RowId {
+    /// The row of whom policies do not apply to: every tree of it is [`Ref::NO_SAY`]. So lookups
+    /// need not ask whether there is a row.
+    pub(crate) const NONE: Self = Self(0);
+}
+
 /// What lookups read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Grid {
@@ -82,10 +88,16 @@ impl GridBuilder {
         let stride = if old == 0 { needed } else { needed + needed / 8 + 1 };
         let count = self.grid.rows.len().checked_div(old).unwrap_or(0);
         let uniform = self.page([DEFAULT; PAGE]);
-        let mut rows = Vec::with_capacity(count * stride);
+        let mut rows = Vec::with_capacity(count.max(1) * stride);
         for row in 0..count {
             rows.extend_from_slice(&self.grid.rows[row * old..(row + 1) * old]);
             rows.resize((row + 1) * stride, uniform);
+        }
+        if count == 0 {
+            Arc::make_mut(&mut self.grid).palettes.push(Ref::NO_SAY.0);
+            self.lengths.push(1);
+            rows.push(0);
+            rows.resize(stride, uniform);
         }
         let grid = Arc::make_mut(&mut self.grid);
         grid.stride = stride;

@@ -477,8 +477,10 @@ impl Rows {
 
     pub(crate) fn insert(&mut self, row: Row) -> RowId {
         let id = self.free.pop().unwrap_or_else(|| {
-            self.rows.push(None);
-            RowId(u32::try_from(self.rows.len() - 1).expect("fewer than 2^32 rows"))
+            // The first is `RowId::NONE`.
+            let count = self.rows.len().max(1);
+            self.rows.resize_with(count + 1, || None);
+            RowId(u32::try_from(count).expect("fewer than 2^32 rows"))
         });
         self.by_key.insert((row.direction, row.key.clone()), id);
         self.rows[id.0 as usize] = Some(StoredRow { row, classes: 0 });

@@ -27,6 +27,9 @@ const STAGED: u32 = 1 << 28;
 const INDEX: u32 = STAGED - 1;
 
 impl Ref {
+    /// The leaf of a direction that policies have no say in.
+    pub(crate) const NO_SAY: Self = Self(LEAF);
+
     pub(crate) const fn is_leaf(self) -> bool {
         self.0 & LEAF != 0
     }
@@ -99,11 +102,20 @@ pub(crate) struct Node {
 ///
 /// Nodes lie one after the other in `words`: a head of field and number of intervals `n`, then
 /// `n.div_ceil(2)` words of two starts each, then `n` references.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Trees {
     pub(crate) roots: Vec<[u32; ROOT_WORDS]>,
     pub(crate) words: Vec<u32>,
+    /// The first is that of [`Ref::NO_SAY`], which no tree has.
     pub(crate) outcomes: Vec<Outcome>,
+}
+
+impl Default for Trees {
+    fn default() -> Self {
+        let (verdict, rule) = (Verdict::Allow, RuleId::NONE);
+        let no_say = Outcome { verdict, rule, log: false, staged: (verdict, rule) };
+        Self { roots: Vec::new(), words: Vec::new(), outcomes: vec![no_say] }
+    }
 }
 
 impl Trees {

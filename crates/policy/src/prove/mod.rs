@@ -51,6 +51,9 @@ pub enum Mismatch {
         /// The identity.
         identity: IdentityId,
     },
+    /// Policies have a say where none applies.
+    #[error("the program lets policies have a say where none applies")]
+    NoSay,
     /// A tree leads out of the program.
     #[error("{case}: the tree leads out of the program")]
     Broken {
@@ -106,6 +109,13 @@ pub(crate) fn prove(
         rows: AHashSet::new(),
     };
     prover.records(registry)?;
+    let columns =
+        (0..compiler.universe.count()).filter(|&c| compiler.universe.class(ClassId(c)).is_some());
+    for column in columns {
+        if program.grid.tree(RowId::NONE, column) != Some(Ref::NO_SAY) {
+            return Err(Mismatch::NoSay);
+        }
+    }
     for direction in [Direction::Ingress, Direction::Egress] {
         let applying = applying(&compiler.resolved, direction, compiler.universe.count());
         // Several classes may share a row, if the same rules apply to them.
@@ -277,7 +287,7 @@ impl<'a> Prover<'a> {
 /// Adds the starts of all nodes below `at`; false if it leads out of the program or too deep.
 fn collect_starts(trees: &Trees, at: Ref, cuts: &mut Cuts, depth: u32) -> bool {
     if at.is_leaf() {
-        return at.index() < trees.outcomes.len();
+        return (1..trees.outcomes.len()).contains(&at.index());
     }
     let (Some(node), Some(depth)) = (trees.node(at), depth.checked_sub(1)) else { return false };
     let starts = match node.field {
