@@ -39,7 +39,7 @@ pub(crate) struct Control {
     /// Table and engine went different ways: the next change must publish all of it.
     apart: bool,
     /// Contents of sets that were replaced at run time, by the name of the set.
-    feeds: BTreeMap<Box<str>, Vec<IpNet>>,
+    feeds: BTreeMap<Box<str>, Arc<[IpNet]>>,
     /// Generations of identities, each with the time from which on it was in force.
     timeline: VecDeque<(Time, Generation)>,
     retention: Duration,
@@ -78,7 +78,7 @@ impl Control {
     ) -> Result<(), Error> {
         for set in &mut policies.sets {
             if let Some(prefixes) = self.feeds.get(&set.name) {
-                set.prefixes.clone_from(prefixes);
+                set.prefixes = Arc::clone(prefixes);
             }
         }
         self.replace(now, |engine| engine.apply(cluster, policies))
@@ -111,7 +111,8 @@ impl Control {
             let known = policies.sets.iter().map(|set| set.name.to_string()).collect();
             return Err(Error::NoSuchSet { name: name.to_owned(), known });
         };
-        set.prefixes.clone_from(&prefixes);
+        let prefixes: Arc<[IpNet]> = prefixes.into();
+        set.prefixes = Arc::clone(&prefixes);
         self.replace(now, |engine| engine.set_policies(policies))?;
         self.feeds.insert(name.into(), prefixes);
         Ok(())
