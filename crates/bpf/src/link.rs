@@ -13,6 +13,8 @@ use crate::{Error, Interface};
 pub(crate) struct Link {
     _fd: OwnedFd,
     pin: Option<PathBuf>,
+    /// A predecessor had made it.
+    inherited: bool,
 }
 
 impl Link {
@@ -24,14 +26,16 @@ impl Link {
         pins: Option<&Path>,
         attach: impl FnOnce() -> Result<OwnedFd, Error>,
     ) -> Result<Self, Error> {
-        let Some(folder) = pins else { return Ok(Self { _fd: attach()?, pin: None }) };
+        let Some(folder) = pins else {
+            return Ok(Self { _fd: attach()?, pin: None, inherited: false });
+        };
         // Interface names may repeat over network namespaces and time, indices alone say little to
         // a reader: both.
         let pin = folder.join(format!("{}-{}-{kind}", interface.name(), interface.index()));
         let failed = |source| Error::Pin { path: pin.clone(), source };
         match sys::pinned_link(&pin) {
             Ok(fd) => match sys::replace_program(fd.as_fd(), program) {
-                Ok(()) => return Ok(Self { _fd: fd, pin: Some(pin) }),
+                Ok(()) => return Ok(Self { _fd: fd, pin: Some(pin), inherited: true }),
                 // Its interface is gone, and another got its name and index: of no use to anyone.
                 Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
                     fs::remove_file(&pin).map_err(failed)?;
@@ -45,7 +49,14 @@ impl Link {
         }
         let fd = attach()?;
         sys::pin(fd.as_fd(), &pin).map_err(failed)?;
-        Ok(Self { _fd: fd, pin: Some(pin) })
+        Ok(Self { _fd: fd, pin: Some(pin), inherited: false })
+    }
+
+    /// As [`Link::remove`], unless a predecessor had made it.
+    pub(crate) fn undo(self) {
+        if !self.inherited {
+            self.remove();
+        }
     }
 
     /// Detaches the program, pinned or not.

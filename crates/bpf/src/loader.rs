@@ -232,6 +232,14 @@ impl Program {
         }
     }
 
+    /// Takes back what [`Program::attach`] did: as [`Program::detach`], except that a link which a
+    /// predecessor had pinned stays where it was.
+    pub fn undo(&mut self) {
+        for link in [self.link.take(), self.bypass_link.take()].into_iter().flatten() {
+            link.undo();
+        }
+    }
+
     /// Hands the packets of `queue` to `socket` from now on.
     ///
     /// # Errors

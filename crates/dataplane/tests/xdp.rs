@@ -270,17 +270,36 @@ fn what_cannot_be_is_refused_in_one_line_that_says_what_to_do() {
     one_line(&["fw0", "nope"], &["nope", "no such interface", "ip link"]);
     one_line(&["fw0", "fw0"], &["fw0", "twice"]);
     one_line(&["fw0", "fw1", "fastest"], &["fastest", "require-", "zerocopy"]);
-    // A program of somebody else.
-    let attach = || {
-        let interface = Interface::by_name("fw1").unwrap();
+    let _program = foreign_program(&net, "fw1");
+    one_line(&["fw0", "fw1"], &["fw1", "another XDP program", "ip link set fw1 xdp off"]);
+    let nowhere = ["fw0", "fw1", "prefer-copy", "closed", "/proc/nowhere"];
+    one_line(&nowhere, &["/proc/nowhere", "mount -t bpf"]);
+}
+
+#[test]
+fn a_failed_start_leaves_nothing_pinned() {
+    let Some(net) = Net::new(1, 1500) else { return };
+    let Some(pins) = Pins::mount() else { return };
+    // The first interface has been attached and pinned when the second refuses.
+    let program = foreign_program(&net, "fw1");
+    let args = ["fw0", "fw1", "prefer-copy", "closed", pins.folder.to_str().unwrap()];
+    net.refused(&args);
+    assert!(eventually(PATIENCE, || !attached(&net, "fw0")));
+    assert_eq!(std::fs::read_dir(&pins.folder).unwrap().count(), 0);
+    drop(program);
+    let _forwarder = net.forward(&args[2..]);
+    assert!(attached(&net, "fw0") && attached(&net, "fw1"));
+}
+
+/// Somebody else's program on an interface.
+fn foreign_program(net: &Net, interface: &'static str) -> Program {
+    let attach = move || {
+        let interface = Interface::by_name(interface).unwrap();
         let mut program = Program::load(&interface, &Settings::default()).unwrap();
         program.attach(&interface, Attach::Native, None).unwrap();
         program
     };
-    let _program = net.within(Place::Forwarder, attach).join().unwrap();
-    one_line(&["fw0", "fw1"], &["fw1", "another XDP program", "ip link set fw1 xdp off"]);
-    let nowhere = ["fw0", "fw1", "prefer-copy", "closed", "/proc/nowhere"];
-    one_line(&nowhere, &["/proc/nowhere", "mount -t bpf"]);
+    net.within(Place::Forwarder, attach).join().unwrap()
 }
 
 #[test]

@@ -36,8 +36,10 @@
 //! call it for [`Config::stale_after`] counts as stalled, and the program in the kernel does what
 //! the failure mode says. So an idle worker must call it too, at least four times in that span.
 
+mod bind;
 mod config;
 mod error;
+mod guard;
 mod ledger;
 mod open;
 mod queue;
@@ -49,7 +51,8 @@ mod umem;
 
 pub use config::{BusyPoll, Config, Mode, ModePolicy, Obtained, ParseModeError, RingSizes};
 pub use error::Error;
-pub use open::{Guard, OpenInterface, Opened, open};
+pub use guard::Guard;
+pub use open::{OpenInterface, Opened, open};
 pub use portcullis_bpf::{
     AttachMode, Counters as ProgramCounters, EarlyDrop, FailureMode, Verdict as ProgramVerdict,
 };

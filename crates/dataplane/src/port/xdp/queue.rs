@@ -321,7 +321,7 @@ impl<R: Rings> Port for QueuePort<R> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.rings.wake()
+        self.rings.wake(self.outstanding > 0)
     }
 
     fn outstanding(&self) -> usize {

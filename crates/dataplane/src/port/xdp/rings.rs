@@ -8,7 +8,9 @@ use std::sync::Arc;
 use xsk_rs::umem::frame::FrameDesc;
 use xsk_rs::{CompQueue, FillQueue, RxQueue, TxQueue};
 
+use super::config::{Config, Layout};
 use super::sys;
+use super::umem::SharedUmem;
 
 /// `XDP_PKT_CONTD` of linux/if_xdp.h: the packet goes on in the next descriptor.
 const CONTINUED: u32 = 1;
@@ -40,11 +42,11 @@ pub trait Rings: Send {
     /// Entries of the TX ring that the kernel has not taken yet.
     fn tx_waiting(&mut self) -> usize;
     /// Makes the kernel look at its rings where it has to be told; at most one call for each
-    /// direction.
+    /// direction. `outstanding`: whether sent frames have not come back yet.
     ///
     /// # Errors
     /// The interface is down or gone.
-    fn wake(&mut self) -> io::Result<()>;
+    fn wake(&mut self, outstanding: bool) -> io::Result<()>;
     /// The descriptor to wait on.
     fn readiness(&self) -> Option<BorrowedFd<'_>>;
 }
@@ -59,6 +61,8 @@ pub struct KernelRings {
     descriptors: Arc<[FrameDesc]>,
     chunk_size: u64,
     tx_size: u32,
+    /// As read back from the kernel.
+    pub(super) zero_copy: bool,
     /// The calls below are what runs the driver's receive work.
     busy_poll: bool,
     /// Descriptors on their way between a ring and the port.
@@ -69,25 +73,22 @@ impl KernelRings {
     pub(super) fn new(
         (tx, rx): (TxQueue, RxQueue),
         (fill, completion): (FillQueue, CompQueue),
-        umem: xsk_rs::Umem,
-        descriptors: Arc<[FrameDesc]>,
-        chunk_size: u32,
-        tx_size: u32,
-        busy_poll: bool,
+        umem: &SharedUmem,
+        layout: &Layout,
+        config: &Config,
     ) -> Self {
-        let scratch = Vec::with_capacity(super::queue::STEP);
-        let chunk_size = u64::from(chunk_size);
         Self {
             rx,
             tx,
             fill,
             completion,
-            umem,
-            descriptors,
-            chunk_size,
-            tx_size,
-            busy_poll,
-            scratch,
+            umem: umem.xsk.clone(),
+            descriptors: Arc::clone(&umem.descriptors),
+            chunk_size: layout.chunk_size.into(),
+            tx_size: config.rings.tx,
+            zero_copy: false,
+            busy_poll: config.busy_poll.is_some(),
+            scratch: Vec::with_capacity(super::queue::STEP),
         }
     }
 
@@ -157,11 +158,14 @@ impl Rings for KernelRings {
     }
 
     #[inline]
-    fn wake(&mut self) -> io::Result<()> {
+    fn wake(&mut self, outstanding: bool) -> io::Result<()> {
         if self.busy_poll || self.fill.needs_wakeup() {
             sys::kick_rx(self.socket())?;
         }
-        if self.tx_waiting() > 0 && self.tx.needs_wakeup() {
+        // In copy mode sent frames come back by themselves; a zero-copy driver may have to be told to
+        // look for them.
+        let waiting = self.tx_waiting() > 0 || (self.zero_copy && outstanding);
+        if waiting && self.tx.needs_wakeup() {
             sys::kick_tx(self.socket())?;
         }
         Ok(())

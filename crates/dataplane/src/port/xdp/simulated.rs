@@ -67,7 +67,7 @@ impl Rings for Simulated {
         self.0.lock().unwrap().tx.len()
     }
 
-    fn wake(&mut self) -> io::Result<()> {
+    fn wake(&mut self, _: bool) -> io::Result<()> {
         Ok(())
     }
 
