@@ -5,6 +5,7 @@ mod flows;
 mod lpm;
 mod time;
 mod update;
+mod wire;
 
 use std::io::Write;
 use std::path::Path;
@@ -30,6 +31,8 @@ enum What {
     Flows(flows::Args),
     /// Time longest-prefix-match lookups of addresses
     Lpm(lpm::Args),
+    /// Measure packets through a wire, and through what else could stand there (needs root)
+    Wire(wire::Args),
 }
 
 /// Runs the timing asked for.
@@ -39,6 +42,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         What::Update(args) => update::run(args),
         What::Flows(args) => flows::run(args),
         What::Lpm(args) => lpm::run(args),
+        What::Wire(args) => wire::run(args),
     }
 }
 

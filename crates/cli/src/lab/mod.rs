@@ -5,7 +5,11 @@
 //! behind however the process ends, SIGKILL included.
 
 mod host;
+pub(crate) mod interface;
 mod namespace;
+mod path;
+pub(crate) mod traffic;
 
 pub(crate) use host::{Echo, Host};
 pub(crate) use namespace::{Namespace, NotPossible};
+pub(crate) use path::{Neighbours, Path, eth0};
