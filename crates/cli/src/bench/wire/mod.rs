@@ -3,6 +3,7 @@
 
 mod bare;
 mod nft;
+mod pin;
 mod policy;
 mod rate;
 mod report;

@@ -81,6 +81,7 @@ impl<'a> Meter<'a> {
         let before = self.sink.received(0)?;
         let process = cpu(libc::CLOCK_PROCESS_CPUTIME_ID);
         let (sent, generator_cpu) = self.stand.path.client.run(|| {
+            super::pin::generator();
             let begin = cpu(libc::CLOCK_THREAD_CPUTIME_ID);
             let sent = generator.send_for(time);
             (sent, cpu(libc::CLOCK_THREAD_CPUTIME_ID) - begin)

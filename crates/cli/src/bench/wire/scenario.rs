@@ -88,7 +88,10 @@ impl Scenario {
         let (path, middle) = match self {
             Self::Bare => {
                 let path = Path::build(Neighbours::EachOther, 1)?;
-                let bare = path.middle.run(|| Bare::start(fw0, fw1))??;
+                let bare = path.middle.run(|| {
+                    super::pin::worker();
+                    Bare::start(fw0, fw1)
+                })??;
                 (path, Middle::Bare(bare))
             }
             Self::Filter10 | Self::Filter10k => {
@@ -96,7 +99,10 @@ impl Scenario {
                 let cluster = policy::cluster()?;
                 let policies = policy::policies(if self == Self::Filter10 { 10 } else { 10_000 })?;
                 let config = Config::wire(fw0, fw1);
-                let firewall = path.middle.run(|| Firewall::start(config, cluster, policies))??;
+                let firewall = path.middle.run(|| {
+                    super::pin::worker();
+                    Firewall::start(config, cluster, policies)
+                })??;
                 (path, Middle::Filter(Box::new(firewall)))
             }
             Self::Bridge => {

@@ -40,7 +40,7 @@ pub(super) const LOOKUP: i32 = 1;
 pub(super) const NOW: i32 = 5;
 pub(super) const REDIRECT: i32 = 23;
 
-/// A program in the making. Jumps lead to the one label, `out`, or a few instructions on.
+/// A program in the making. Jumps lead to the one label, `out`, or over a body.
 #[derive(Default)]
 pub(super) struct Assembler {
     code: Vec<u64>,
@@ -122,9 +122,35 @@ impl Assembler {
         self.push(0x0d | condition as u8, a, b, 0, 0)
     }
 
-    /// `if a is … b` leave out the next `count` instructions
-    pub(super) fn skip_if_register(&mut self, condition: If, a: R, b: R, count: i16) -> &mut Self {
-        self.push(0x0d | condition as u8, a, b, count, 0)
+    /// `if a is … value` leaves out what `body` adds.
+    pub(super) fn skip_if(
+        &mut self,
+        condition: If,
+        a: R,
+        value: i32,
+        body: impl FnOnce(&mut Self),
+    ) -> &mut Self {
+        self.push(0x05 | condition as u8, a, R(0), 0, value).over(body)
+    }
+
+    /// `if a is … b` leaves out what `body` adds.
+    pub(super) fn skip_if_register(
+        &mut self,
+        condition: If,
+        a: R,
+        b: R,
+        body: impl FnOnce(&mut Self),
+    ) -> &mut Self {
+        self.push(0x0d | condition as u8, a, b, 0, 0).over(body)
+    }
+
+    /// Makes the jump before lead behind what `body` adds.
+    fn over(&mut self, body: impl FnOnce(&mut Self)) -> &mut Self {
+        let begin = self.code.len();
+        body(self);
+        let distance = (self.code.len() - begin) as u16;
+        self.code[begin - 1] |= u64::from(distance) << 16;
+        self
     }
 
     /// Ends the program with R0 as its result.

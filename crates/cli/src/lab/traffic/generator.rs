@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::PORT;
@@ -18,9 +19,11 @@ const HEADERS: usize = 42;
 const FIRST_PORT: i32 = 1024;
 const DROP: i32 = 1;
 /// How far a paced load may lag behind its time before it gives up catching up, in nanoseconds.
-const LAG: i32 = 1_000_000;
-/// Packets made by one call, which takes about a millisecond to get going.
-const CALL: u32 = 32 * 1024;
+const LAG: i32 = 10_000_000;
+/// Packets made by the first call, which tells how long they take.
+const FIRST_CALL: u32 = 1024;
+/// The time is noted with every so many packets, a power of two.
+const NOTED: i32 = 32;
 
 /// What to generate.
 #[derive(Clone, Copy, Debug)]
@@ -59,9 +62,16 @@ pub(crate) struct Sent {
 /// A load ready to be sent, in the namespace of the thread that sends it.
 #[derive(Debug)]
 pub(crate) struct Generator {
+    /// Packets sent so far.
     counter: Numbers,
+    /// When the first packet of the last call was sent and when the last (nanoseconds of
+    /// CLOCK_MONOTONIC). The first is 0 before.
+    first: Numbers,
+    last: Numbers,
     _next: Numbers,
     program: Program,
+    /// Nanoseconds a packet, of the last call.
+    each: AtomicU32,
 }
 
 impl Generator {
@@ -71,24 +81,42 @@ impl Generator {
     /// Without CAP_BPF and CAP_NET_ADMIN.
     pub(crate) fn new(load: &Load) -> io::Result<Self> {
         let counter = Numbers::new(1)?;
-        let next = Numbers::new(1)?;
-        let program = Program::load(&program(load, counter.descriptor(), next.descriptor()))?;
-        Ok(Self { counter, _next: next, program })
+        let (first, last, next) = (Numbers::new(1)?, Numbers::new(1)?, Numbers::new(1)?);
+        let maps = [&counter, &first, &last, &next].map(Numbers::descriptor);
+        let program = Program::load(&program(load, maps))?;
+        Ok(Self { counter, first, last, _next: next, program, each: AtomicU32::new(0) })
     }
 
-    /// Sends for so long, or some milliseconds longer. The interface's peer must take redirected
-    /// frames (it has a native XDP program, or GRO on).
+    /// Sends for about so long. The interface's peer must take redirected frames (it has a native XDP
+    /// program, or GRO on).
     ///
     /// # Errors
     /// The kernel refuses to run the program.
     pub(crate) fn send_for(&self, time: Duration) -> io::Result<Sent> {
+        if self.each.load(Ordering::Relaxed) == 0 {
+            self.call(FIRST_CALL)?;
+        }
         let before = self.packets()?;
         let begin = Instant::now();
-        while begin.elapsed() < time {
-            self.program.run(&[0; FRAME], CALL)?;
+        let mut seconds = 0.0;
+        loop {
+            let left = time.saturating_sub(begin.elapsed()).as_nanos() as u64;
+            let packets = left / u64::from(self.each.load(Ordering::Relaxed));
+            if packets < FIRST_CALL.into() {
+                break;
+            }
+            seconds += self.call(u32::try_from(packets).unwrap_or(u32::MAX))?;
         }
-        let seconds = begin.elapsed().as_secs_f64();
         Ok(Sent { packets: self.packets()? - before, seconds })
+    }
+
+    /// Makes so many packets; answers the seconds between the first and the last.
+    fn call(&self, packets: u32) -> io::Result<f64> {
+        self.first.write(0, 0)?;
+        let each = self.program.run(&[0; FRAME], packets)?;
+        self.each.store(each.max(1), Ordering::Relaxed);
+        let (first, last) = (self.first.read(0)?, self.last.read(0)?);
+        Ok(if first == 0 { 0.0 } else { last.saturating_sub(first) as f64 * 1e-9 })
     }
 
     /// Packets made so far.
@@ -115,7 +143,7 @@ fn headers(load: &Load) -> [u8; HEADERS] {
 }
 
 /// Headers are written anew into every frame: frames come back, changed by whoever had them.
-fn program(load: &Load, counter: i32, next: i32) -> Vec<u64> {
+fn program(load: &Load, [counter, first, last, next]: [i32; 4]) -> Vec<u64> {
     let (context, packet, end, number, flow, low) = (R(6), R(7), R(8), R(9), R(1), R(2));
     let h = headers(load);
     // Of the IPv4 header with the varying half of the source address still zero.
@@ -128,16 +156,13 @@ fn program(load: &Load, counter: i32, next: i32) -> Vec<u64> {
     if let Some(rate) = load.rate {
         pace(&mut a, next, 1_000_000_000 / rate.max(1));
     }
-    a.register(Op::Move, R(2), R(10))
-        .value(Op::Add, R(2), -4)
-        .map(R(1), counter)
-        .call(LOOKUP)
-        .out_if(If::Equal, R(0), 0)
-        .load(Width::B8, number, R(0), 0)
+    find(&mut a, counter);
+    a.load(Width::B8, number, R(0), 0)
         .register(Op::Move, R(1), number)
         .value(Op::Add, R(1), 1)
-        .store(Width::B8, R(0), 0, R(1))
-        .load(Width::B4, packet, context, 0)
+        .store(Width::B8, R(0), 0, R(1));
+    note(&mut a, number, first, last);
+    a.load(Width::B4, packet, context, 0)
         .load(Width::B4, end, context, 4)
         .register(Op::Move, R(1), packet)
         .value(Op::Add, R(1), HEADERS as i32)
@@ -179,24 +204,45 @@ fn program(load: &Load, counter: i32, next: i32) -> Vec<u64> {
         .out(DROP)
 }
 
+/// Writes down the time of every [`NOTED`]th packet. Expects a zero at R10 - 4.
+fn note(a: &mut Assembler, number: R, first: i32, last: i32) {
+    a.register(Op::Move, R(1), number).value(Op::And, R(1), NOTED - 1);
+    a.skip_if(If::NotEqual, R(1), 0, |a| {
+        let (now, slot) = (R(7), R(0));
+        a.call(NOW).register(Op::Move, now, R(0));
+        find(a, last);
+        a.store(Width::B8, slot, 0, now);
+        find(a, first);
+        a.load(Width::B8, R(1), slot, 0);
+        a.skip_if(If::NotEqual, R(1), 0, |a| {
+            a.store(Width::B8, slot, 0, now);
+        });
+    });
+}
+
+/// The place of the number in a map, to R0. Expects a zero at R10 - 4.
+fn find(a: &mut Assembler, map: i32) {
+    a.register(Op::Move, R(2), R(10)).value(Op::Add, R(2), -4).map(R(1), map).call(LOOKUP).out_if(
+        If::Equal,
+        R(0),
+        0,
+    );
+}
+
 /// Goes on only when the next packet's time has come, and then sets the time of the one after it.
 /// Expects a zero at R10 - 4.
 fn pace(a: &mut Assembler, next: i32, interval: u32) {
     let (now, due) = (R(9), R(2));
-    a.call(NOW)
-        .register(Op::Move, now, R(0))
-        .register(Op::Move, R(2), R(10))
-        .value(Op::Add, R(2), -4)
-        .map(R(1), next)
-        .call(LOOKUP)
-        .out_if(If::Equal, R(0), 0)
-        .load(Width::B8, due, R(0), 0)
+    a.call(NOW).register(Op::Move, now, R(0));
+    find(a, next);
+    a.load(Width::B8, due, R(0), 0)
         .out_if_register(If::Greater, due, now)
         // The later of: one interval on, or now but for the lag.
         .value(Op::Add, due, interval as i32)
         .register(Op::Move, R(3), now)
         .value(Op::Sub, R(3), LAG)
-        .skip_if_register(If::GreaterOrEqual, due, R(3), 1)
-        .register(Op::Move, due, R(3))
+        .skip_if_register(If::GreaterOrEqual, due, R(3), |a| {
+            a.register(Op::Move, due, R(3));
+        })
         .store(Width::B8, R(0), 0, due);
 }
