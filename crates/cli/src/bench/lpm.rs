@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use portcullis::identity_table::{IdentityId, Prefix, Writer, feed};
 use serde::Serialize;
@@ -11,6 +13,12 @@ use crate::output::{Outcome, Refused};
 
 /// Most prefixes taken out and put back to time updates.
 const UPDATES: usize = 100_000;
+/// Changes whose visibility is timed.
+const CHANGES: u32 = 20_000;
+/// The first identity that such a change gives.
+const FIRST: u32 = u32::MAX - CHANGES - 2;
+/// Tells the watching thread to stop.
+const STOP: u32 = u32::MAX - 1;
 
 /// Flags of `portcullis bench lpm`.
 #[derive(clap::Args)]
@@ -39,6 +47,16 @@ struct Report {
     build_seconds: f64,
     bytes: usize,
     updates_per_second: f64,
+    /// Microseconds from the call that adds or removes a prefix to another thread's seeing it.
+    visible_us: Visible,
+}
+
+/// Percentiles.
+#[derive(Serialize)]
+struct Visible {
+    p50: f64,
+    p99: f64,
+    max: f64,
 }
 
 /// Builds, looks up, updates, reports.
@@ -72,6 +90,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         build_seconds,
         bytes,
         updates_per_second: updates_per_second(&mut writer, &prefixes)?,
+        visible_us: visible(&mut writer)?,
     };
     crate::output::json(&report)?;
     Ok(Outcome::Done)
@@ -108,6 +127,48 @@ fn updates_per_second(
     }
     let seconds = super::time::now() - started;
     Ok(if seconds > 0.0 { 2.0 * chosen().count() as f64 / seconds } else { 0.0 })
+}
+
+/// Adds and removes one host, and lets another thread say when it saw that. The time of the change
+/// itself and of the two threads' telling each other are in it.
+fn visible(writer: &mut Writer) -> Result<Visible, Refused> {
+    let host = Prefix::host(IpAddr::from([198, 51, 100, 77]));
+    let seen = AtomicU32::new(u32::MAX);
+    let reader = writer.reader();
+    let micros = std::thread::scope(|scope| {
+        let seen = &seen;
+        scope.spawn(move || {
+            while seen.load(Ordering::Acquire) != STOP {
+                let id = reader.pin().lookup(host.address()).get();
+                let _stopped = seen.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
+                    (now != STOP).then_some(id)
+                });
+            }
+        });
+        let result = (0..CHANGES).map(|n| {
+            let id = FIRST + n;
+            let started = Instant::now();
+            if n % 2 == 0 {
+                writer.remove(&host)?;
+            } else {
+                writer.insert(host, IdentityId::new(id))?;
+            }
+            let before = FIRST..id;
+            // After a removal whatever stood there before all this is seen again.
+            let done = |now: u32| if n % 2 == 0 { !before.contains(&now) } else { now == id };
+            while !done(seen.load(Ordering::Acquire)) {
+                std::hint::spin_loop();
+            }
+            Ok(started.elapsed().as_secs_f64() * 1e6)
+        });
+        let result: Result<Vec<f64>, Refused> = result.collect();
+        seen.store(STOP, Ordering::Release);
+        result
+    });
+    let mut micros = micros?;
+    micros.sort_by(f64::total_cmp);
+    let at = |share: f64| micros[((micros.len() - 1) as f64 * share) as usize];
+    Ok(Visible { p50: at(0.5), p99: at(0.99), max: at(1.0) })
 }
 
 /// Addresses by family, as the batch lookups want them, and where their answers go.
