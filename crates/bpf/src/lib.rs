@@ -29,6 +29,7 @@ mod heartbeat;
 mod interface;
 mod link;
 mod loader;
+mod settings;
 mod sys;
 
 pub use counters::{Count, Counters, Kind, Verdict};
@@ -36,4 +37,5 @@ pub use early_drop::EarlyDrop;
 pub use error::Error;
 pub use heartbeat::{Heartbeat, STALE_AFTER};
 pub use interface::Interface;
-pub use loader::{Attach, AttachMode, FailureMode, Program, Settings};
+pub use loader::Program;
+pub use settings::{Attach, AttachMode, FailureMode, Settings};

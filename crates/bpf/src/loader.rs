@@ -1,7 +1,6 @@
 //! Loading the program, attaching it through a link, and reaching its maps.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -11,10 +10,10 @@ use std::time::Duration;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, ObjectBuilder, OpenObject, PrintLevel};
 
 use crate::early_drop::EarlyDrop;
-use crate::heartbeat::{Beats, Heartbeat, STALE_AFTER};
+use crate::heartbeat::{Beats, Heartbeat};
 use crate::link::Link;
 use crate::sys;
-use crate::{Counters, Error, Interface};
+use crate::{Attach, AttachMode, Counters, Error, FailureMode, Interface, Settings};
 
 /// The compiled program.
 static OBJECT: &[u8] = include_bytes!("portcullis.bpf.o");
@@ -33,52 +32,6 @@ const NATIVE_FLAG: u32 = 1 << 2;
 const ATTACHED_NATIVE: u8 = 1;
 const ATTACHED_GENERIC: u8 = 2;
 
-/// What happens to packets that no live userspace takes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum FailureMode {
-    /// They are dropped.
-    #[default]
-    Closed,
-    /// They go to the host's network stack, as if there were no firewall.
-    Open,
-}
-
-/// How to attach.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum Attach {
-    /// In the driver; an error if it cannot.
-    Native,
-    /// In the driver if it can, else in the stack.
-    #[default]
-    PreferNative,
-    /// In the stack: any driver, but slower.
-    Generic,
-}
-
-/// Where the program runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AttachMode {
-    /// In the driver, before the kernel makes a socket buffer.
-    Native,
-    /// In the network stack.
-    Generic,
-}
-
-/// What is fixed when the program is loaded.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// What happens to packets that no live userspace takes.
-    pub failure: FailureMode,
-    /// Age at which a heartbeat counts as stale, at least 10 ms.
-    pub stale_after: Duration,
-    /// Largest number of prefixes in the early-drop set, per address family; 0 leaves the check out
-    /// of the program.
-    pub early_drop_capacity: u32,
-    /// In failure mode open, send what no live userspace takes out of the interface with this index,
-    /// as a bridge beneath would: the other port of a wire. `None` leaves it to the host's stack.
-    pub bypass_to: Option<u32>,
-}
-
 /// One loaded instance of the program, with maps of its own, attached or not. Dropping it detaches.
 #[derive(Debug)]
 pub struct Program {
@@ -91,35 +44,6 @@ pub struct Program {
     beats: Arc<Beats>,
     early_drop: EarlyDrop,
     queues: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            failure: FailureMode::Closed,
-            stale_after: STALE_AFTER,
-            early_drop_capacity: 0,
-            bypass_to: None,
-        }
-    }
-}
-
-impl fmt::Display for AttachMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-        })
-    }
-}
-
-impl fmt::Display for FailureMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-        })
-    }
 }
 
 impl Program {

@@ -70,23 +70,20 @@ pub fn open(interfaces: &[&str], config: &Config) -> Result<Opened, Error> {
         }
         found.push(interface);
     }
-    let mut refused = None;
-    let attempts = attempts(config.mode);
-    for (n, attempt) in attempts.iter().enumerate() {
-        match attempt.open(&found, config) {
-            Ok((interfaces, pool, guard)) => {
-                return Ok(Opened { interfaces, pool, refused, guard });
-            }
-            Err(error) if error.is_about_mode() && n + 1 < attempts.len() => {
-                refused.get_or_insert(error);
-            }
-            Err(error) => return Err(error),
+    let (preferred, last) = attempts(config.mode);
+    let refused = match preferred.map(|attempt| attempt.open(&found, config)) {
+        Some(Ok((interfaces, pool, guard))) => {
+            return Ok(Opened { interfaces, pool, refused: None, guard });
         }
-    }
-    unreachable!("the last attempt answers");
+        Some(Err(error)) if error.is_about_mode() => Some(error),
+        Some(Err(error)) => return Err(error),
+        None => None,
+    };
+    let (interfaces, pool, guard) = last.open(&found, config)?;
+    Ok(Opened { interfaces, pool, refused, guard })
 }
 
-/// One way to open, from the best to the least.
+/// One way to open.
 struct Attempt {
     attach: Attach,
     bind: BindFlags,
@@ -94,25 +91,24 @@ struct Attempt {
     required: Option<Mode>,
 }
 
-fn attempts(policy: ModePolicy) -> Vec<Attempt> {
-    let attempt = |attach, bind, required| Attempt { attach, bind, required };
-    let (zero, copy) = (BindFlags::XDP_ZEROCOPY, BindFlags::XDP_COPY);
+/// What to try first, if anything, and what to try last.
+fn attempts(policy: ModePolicy) -> (Option<Attempt>, Attempt) {
+    let exactly = |mode| {
+        let (attach, bind) = match mode {
+            Mode::ZeroCopy => (Attach::Native, BindFlags::XDP_ZEROCOPY),
+            Mode::Copy => (Attach::Native, BindFlags::XDP_COPY),
+            Mode::Generic => (Attach::Generic, BindFlags::XDP_COPY),
+        };
+        Attempt { attach, bind, required: Some(mode) }
+    };
     match policy {
-        ModePolicy::Require(mode @ Mode::ZeroCopy) => {
-            vec![attempt(Attach::Native, zero, Some(mode))]
+        ModePolicy::Require(mode) | ModePolicy::Prefer(mode @ Mode::Generic) => {
+            (None, exactly(mode))
         }
-        ModePolicy::Require(mode @ Mode::Copy) => vec![attempt(Attach::Native, copy, Some(mode))],
-        ModePolicy::Require(Mode::Generic) | ModePolicy::Prefer(Mode::Generic) => {
-            vec![attempt(Attach::Generic, copy, Some(Mode::Generic))]
+        ModePolicy::Prefer(mode) => {
+            let (attach, bind) = (Attach::PreferNative, BindFlags::XDP_COPY);
+            (Some(exactly(mode)), Attempt { attach, bind, required: None })
         }
-        ModePolicy::Prefer(Mode::ZeroCopy) => vec![
-            attempt(Attach::Native, zero, Some(Mode::ZeroCopy)),
-            attempt(Attach::PreferNative, copy, None),
-        ],
-        ModePolicy::Prefer(Mode::Copy) => vec![
-            attempt(Attach::Native, copy, Some(Mode::Copy)),
-            attempt(Attach::PreferNative, copy, None),
-        ],
     }
 }
 
@@ -142,9 +138,10 @@ impl Attempt {
                         bypass_to: bypass_to(interface, interfaces),
                     },
                 )?;
-                guard.interfaces.push(Guarded::new(interface, program));
-                let Some(on) = guard.interfaces.last_mut() else { unreachable!("just pushed") };
-                self.open_one(on, &binder, &pool, &mut next_port, deadline)
+                let mut on = Guarded::new(interface, program);
+                let opened = self.open_one(&mut on, &binder, &pool, &mut next_port, deadline);
+                guard.interfaces.push(on);
+                opened
             })
             .collect();
         match opened {
