@@ -1,13 +1,17 @@
 //! The connection table: `cargo bench --bench connection`. `portcullis bench flows` times the same
 //! with more connections and prints figures to compare with other tables.
 
+#[path = "support/cpu_time.rs"]
+#[allow(dead_code)] // not every bench takes the time itself
+mod cpu_time;
 #[path = "support/packets.rs"]
 #[allow(dead_code)] // the other benches need all of it
 mod packets;
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use cpu_time::CpuTime;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use packets::Random;
 use portcullis::dataplane::clock::Time;
@@ -51,7 +55,7 @@ fn open(table: &Table, now: Time, probe: &Probe) {
     black_box(table.settle(now, 0, probe, probe.direction, decision, &mut None));
 }
 
-fn track(criterion: &mut Criterion) {
+fn track(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("track");
     group.throughput(Throughput::Elements(PROBES as u64));
     for (version, flows) in [
@@ -76,7 +80,7 @@ fn track(criterion: &mut Criterion) {
     }
 }
 
-fn open_and_expire(criterion: &mut Criterion) {
+fn open_and_expire(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("open");
     group.throughput(Throughput::Elements(PROBES as u64));
     let mut config = Config::default();
@@ -88,9 +92,9 @@ fn open_and_expire(criterion: &mut Criterion) {
         bencher.iter_custom(|rounds| {
             let mut total = Duration::ZERO;
             for _ in 0..rounds {
-                let begin = Instant::now();
+                let begin = cpu_time::now();
                 probes.iter().for_each(|probe| open(&table, now, probe));
-                total += begin.elapsed();
+                total += cpu_time::now() - begin;
                 now = now.after(Duration::from_secs(100));
                 assert_eq!(table.expire(now, usize::MAX, |_| {}), PROBES);
             }
@@ -100,7 +104,7 @@ fn open_and_expire(criterion: &mut Criterion) {
 }
 
 /// The slow, obvious table, for scale.
-fn simple(criterion: &mut Criterion) {
+fn simple(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("simple");
     group.throughput(Throughput::Elements(PROBES as u64));
     let table = SimpleTable::new(Config::default());
@@ -121,7 +125,7 @@ fn simple(criterion: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().sample_size(20);
+    config = Criterion::default().with_measurement(CpuTime).sample_size(20);
     targets = track, open_and_expire, simple
 }
 criterion_main!(benches);

@@ -1,11 +1,15 @@
-//! Reading headers and completing checksums: `cargo bench --bench parse`.
+//! Reading headers and completing checksums, in CPU time: `cargo bench --bench parse`.
 
+#[path = "support/cpu_time.rs"]
+#[allow(dead_code)] // not every bench takes the time itself
+mod cpu_time;
 #[path = "support/packets.rs"]
 #[allow(dead_code)] // the other benches need all of it
 mod packets;
 
 use std::hint::black_box;
 
+use cpu_time::CpuTime;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use portcullis::dataplane::packet::{Packet, checksum, parse, protocol};
 
@@ -24,7 +28,7 @@ fn v6(extensions: usize) -> Vec<u8> {
     frame
 }
 
-fn headers(criterion: &mut Criterion) {
+fn headers(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("parse");
     let tcp = packets::frame(protocol::TCP, [1, 2], [3, 4]);
     let mut qinq = tcp.to_vec();
@@ -47,7 +51,7 @@ fn headers(criterion: &mut Criterion) {
     }
 }
 
-fn checksums(criterion: &mut Criterion) {
+fn checksums(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("checksum");
     for len in [64usize, 1514] {
         let mut frame = packets::frame(protocol::TCP, [1, 2], [3, 4]).to_vec();
@@ -71,5 +75,9 @@ fn checksums(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, headers, checksums);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(CpuTime);
+    targets = headers, checksums
+}
 criterion_main!(benches);

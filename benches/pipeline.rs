@@ -3,6 +3,9 @@
 //! Identities and policy answer at once here: their own benches time them. What is timed is parsing,
 //! connection tracking, batching, and moving frames.
 
+#[path = "support/cpu_time.rs"]
+#[allow(dead_code)] // not every bench takes the time itself
+mod cpu_time;
 #[path = "support/packets.rs"]
 mod packets;
 
@@ -10,8 +13,9 @@ use std::collections::VecDeque;
 use std::hint::black_box;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use cpu_time::CpuTime;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use packets::Random;
 use portcullis::dataplane::clock::Time;
@@ -87,7 +91,7 @@ fn judge_all(lane: &mut Lane, now: Time, frames: &[[u8; 64]]) -> usize {
     passed
 }
 
-fn known(criterion: &mut Criterion) {
+fn known(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("judge");
     for (flows, attribute) in [(1000, true), (1000, false), (100_000, true), (100_000, false)] {
         let mut lane = lane(config(attribute));
@@ -104,7 +108,7 @@ fn known(criterion: &mut Criterion) {
 }
 
 /// Every packet opens a connection; connections are forgotten between rounds, off the clock.
-fn new(criterion: &mut Criterion) {
+fn new(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("judge");
     let mut lane = lane(config(true));
     let frames = of_flows(FRAMES as u32);
@@ -114,9 +118,9 @@ fn new(criterion: &mut Criterion) {
         bencher.iter_custom(|rounds| {
             let mut total = Duration::ZERO;
             for _ in 0..rounds {
-                let begin = Instant::now();
+                let begin = cpu_time::now();
                 assert_eq!(judge_all(&mut lane, now, &frames), frames.len());
-                total += begin.elapsed();
+                total += cpu_time::now() - begin;
                 now = now.after(Duration::from_secs(100_000));
                 assert_eq!(lane.expire(now, usize::MAX), frames.len());
                 while lane.events().pop().is_some() {}
@@ -162,7 +166,7 @@ impl Port for Carousel {
     }
 }
 
-fn forward(criterion: &mut Criterion) {
+fn forward(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("forward");
     for flows in [1000, 100_000] {
         let frames = of_flows(flows);
@@ -190,7 +194,7 @@ fn forward(criterion: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().sample_size(20);
+    config = Criterion::default().with_measurement(CpuTime).sample_size(20);
     targets = known, new, forward
 }
 criterion_main!(benches);

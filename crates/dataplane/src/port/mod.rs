@@ -6,6 +6,7 @@
 
 pub mod fault;
 pub mod memory;
+pub mod pcap;
 #[cfg(feature = "xdp")]
 pub mod xdp;
 
