@@ -47,13 +47,54 @@ pub(super) struct Named {
     pub(super) rule: Rule,
 }
 
+/// Priority and result of each rule.
+#[derive(Debug)]
+enum Order {
+    /// Rules of one set: priorities of their places, handles counted from `first`.
+    Plain { first: u64, actions: Box<[u32]> },
+    /// Rules that came and went.
+    Mixed(Box<[(Priority, Match)]>),
+}
+
+impl Order {
+    fn new(named: &[Named]) -> Self {
+        let first = named.first().map_or(0, |named| named.handle.as_u64());
+        let plain = (0u32..).zip(named).all(|(place, named)| {
+            named.handle.as_u64() == first + u64::from(place)
+                && RuleId::new(place).map(Priority::of) == Some(named.priority)
+        });
+        if plain {
+            return Self::Plain { first, actions: named.iter().map(|n| n.rule.action).collect() };
+        }
+        let found = |named: &Named| Match { rule: named.handle, action: named.rule.action };
+        Self::Mixed(named.iter().map(|named| (named.priority, found(named))).collect())
+    }
+
+    #[inline]
+    fn found(&self, id: RuleId) -> (Priority, Match) {
+        match self {
+            Self::Plain { first, actions } => {
+                let rule = RuleHandle::new(first + u64::from(id.as_u32()));
+                (Priority::of(id), Match { rule, action: actions[id.index()] })
+            }
+            Self::Mixed(order) => order[id.index()],
+        }
+    }
+
+    fn memory_usage(&self) -> usize {
+        match self {
+            Self::Plain { actions, .. } => size_of_val(&**actions),
+            Self::Mixed(order) => size_of_val(&**order),
+        }
+    }
+}
+
 /// An engine over rules in priority order.
 #[derive(Debug)]
 pub(super) struct Base {
     compiled: Compiled,
     pub(super) rules: RuleSet,
-    /// Priority and result of each rule.
-    order: Box<[(Priority, Match)]>,
+    order: Order,
     /// A bit for each rule.
     deleted: Box<[AtomicU64]>,
     deletions: AtomicU32,
@@ -63,8 +104,7 @@ pub(super) struct Base {
 impl Base {
     /// Compiles rules that are sorted by priority and handle.
     pub(super) fn new(named: Vec<Named>, config: &Config) -> Result<Self, Error> {
-        let found = |named: &Named| Match { rule: named.handle, action: named.rule.action };
-        let order = named.iter().map(|named| (named.priority, found(named))).collect();
+        let order = Order::new(&named);
         let rules = RuleSet::new(named.into_iter().map(|named| named.rule).collect())?;
         let (compiled, choice) = compile(&rules, config)?;
         let words = rules.len().div_ceil(64);
@@ -134,18 +174,26 @@ impl Base {
     /// The result of a rule.
     #[inline]
     pub(super) fn found(&self, id: RuleId) -> (Priority, Match) {
-        self.order[id.index()]
+        self.order.found(id)
+    }
+
+    /// The results of ids, without priorities.
+    #[inline]
+    pub(super) fn matches(&self, ids: &[Option<RuleId>], found: &mut [Option<Match>]) {
+        for (id, found) in ids.iter().zip(found) {
+            *found = id.map(|id| self.order.found(id).1);
+        }
     }
 
     /// Handles and places.
     pub(super) fn handles(&self) -> impl Iterator<Item = (RuleHandle, u32)> {
-        (0u32..).zip(&self.order).map(|(place, (_, found))| (found.rule, place))
+        self.rules.iter().map(|(id, _)| (self.order.found(id).1.rule, id.as_u32()))
     }
 
     /// Rules that are not deleted.
     pub(super) fn alive(&self) -> impl Iterator<Item = Named> {
         self.rules.iter().filter(|(id, _)| !self.is_deleted(id.index())).map(|(id, rule)| {
-            let (priority, found) = self.order[id.index()];
+            let (priority, found) = self.order.found(id);
             Named { priority, handle: found.rule, rule: rule.clone() }
         })
     }
@@ -169,7 +217,7 @@ impl Base {
             Compiled::Tree(tree) => tree.memory_usage(),
             Compiled::Tuple(tuple) => tuple.memory_usage(),
         };
-        engine + size_of_val(&*self.order) + size_of_val(&*self.deleted)
+        engine + self.order.memory_usage() + size_of_val(&*self.deleted)
     }
 
     pub(super) fn verify(&self) -> Result<(), tree::Mismatch> {

@@ -146,11 +146,13 @@ impl Meta {
             let ids = &mut ids[..headers.len()];
             ids.fill(None);
             state.base.lookup_batch(headers, &mut scratch.tree, ids);
+            if untouched {
+                state.base.matches(ids, found);
+                continue;
+            }
             for ((header, id), found) in headers.iter().zip(ids).zip(found) {
                 let mut best = id.map(|id| state.base.found(id));
-                if !untouched {
-                    state.delta.lookup(header, &mut best);
-                }
+                state.delta.lookup(header, &mut best);
                 *found = best.map(|(_, found)| found);
             }
         }
@@ -173,11 +175,13 @@ impl Meta {
         for (tuples, found) in tuples.chunks(CHUNK).zip(found.chunks_mut(CHUNK)) {
             let ids = &mut ids[..tuples.len()];
             state.base.lookup_tuples(tuples, &mut scratch.tree, ids);
+            if untouched {
+                state.base.matches(ids, found);
+                continue;
+            }
             for ((tuple, id), found) in tuples.iter().zip(ids).zip(found) {
                 let mut best = id.map(|id| state.base.found(id));
-                if !untouched {
-                    state.delta.lookup(&tuple.header(), &mut best);
-                }
+                state.delta.lookup(&tuple.header(), &mut best);
                 *found = best.map(|(_, found)| found);
             }
         }

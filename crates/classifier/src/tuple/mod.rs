@@ -231,8 +231,8 @@ impl Filling {
         Ok((generation, filling))
     }
 
-    /// Empty tables.
+    /// Empty tables that take no memory until the first rule comes.
     pub(crate) fn empty(config: &Config) -> (Generation, Self) {
-        Self::new(FIRST_CAPACITY, config.max_shapes, config.max_chain)
+        Self::new(0, config.max_shapes, config.max_chain)
     }
 }

@@ -58,11 +58,11 @@ impl<const B: usize> Table<B> {
     /// An empty table of `capacity` slots.
     pub(super) fn new(capacity: usize, limits: Limits) -> Self {
         let slot = || Slot { node: OnceLock::new(), next: AtomicU32::new(END) };
-        let buckets = (capacity * 2).next_power_of_two().max(2);
+        let buckets = (capacity * 2).next_power_of_two();
         // Attackers choose headers and may choose rules: the hash is keyed at random.
         let seed = RandomState::new().hash_one(0u8);
         Self {
-            shapes: (0..limits.shapes).map(|_| OnceLock::new()).collect(),
+            shapes: (0..limits.shapes.min(capacity)).map(|_| OnceLock::new()).collect(),
             shape_count: AtomicU32::new(0),
             heads: (0..buckets).map(|_| AtomicU32::new(END)).collect(),
             slots: (0..capacity).map(|_| slot()).collect(),

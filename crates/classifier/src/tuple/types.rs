@@ -1,5 +1,7 @@
 //! How rules that come and go are named and ordered.
 
+use std::num::NonZeroU64;
+
 use crate::rule::RuleId;
 
 /// The order of rules that come and go: the lowest wins; between equals, the rule that was
@@ -47,22 +49,31 @@ impl Priority {
     }
 }
 
-/// The name of a rule that may come and go. Never used twice by one classifier.
+/// The name of a rule that may come and go: a number that one classifier never uses twice.
+///
+/// ```
+/// use portcullis_classifier::tuple::{Match, RuleHandle};
+///
+/// assert_eq!(RuleHandle::new(7).as_u64(), 7);
+/// assert_eq!(size_of::<Option<Match>>(), 16);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
-pub struct RuleHandle(u64);
+pub struct RuleHandle(NonZeroU64);
 
 impl RuleHandle {
-    /// A handle by its number.
+    /// A handle by its number, which is below `u64::MAX`; that one counts as the one before.
+    #[inline]
     #[must_use]
     pub const fn new(number: u64) -> Self {
-        Self(number)
+        Self(NonZeroU64::MIN.saturating_add(number))
     }
 
     /// The number.
+    #[inline]
     #[must_use]
     pub const fn as_u64(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 }
 

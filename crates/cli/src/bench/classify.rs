@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use portcullis::classifier::tuple::Match;
 use portcullis::classifier::{
-    Error, Rule, RuleId, RuleSet, TcpFlagsMatch, TupleV4, classbench, linear, meta, tree, tuple,
+    Error, Header, Rule, RuleId, RuleSet, TcpFlagsMatch, TupleV4, classbench, linear, meta, tree,
+    tuple, workload,
 };
 use serde::Serialize;
 
@@ -18,10 +19,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     rules: PathBuf,
     /// Packets, a ClassBench trace
-    #[arg(long, value_name = "FILE")]
-    trace: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "workload")]
+    trace: Option<PathBuf>,
+    /// Packets made from the rules instead of a trace
+    #[arg(long, value_enum, conflicts_with = "trace")]
+    workload: Option<Workload>,
     /// Which engine looks them up
-    #[arg(long, value_enum, default_value_t = Engine::Meta)]
+    #[arg(long, value_enum, default_value_t = Engine::Tree)]
     engine: Engine,
     /// How many headers are looked up at once
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
@@ -41,6 +45,32 @@ enum Engine {
     Tree,
     Tuple,
     Meta,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Workload {
+    /// A rule at random, a header in it at random
+    Uniform,
+    /// Few flows make most of the packets
+    Zipf,
+    /// The slowest headers that someone who knows the rules finds
+    Adversarial,
+}
+
+/// Packets of a made workload.
+const MADE: usize = 100_000;
+
+impl Workload {
+    fn headers(self, rules: &RuleSet) -> Result<Vec<Header>, Error> {
+        let seed = 42;
+        Ok(match self {
+            Self::Uniform => workload::uniform(rules, MADE, seed),
+            Self::Zipf => workload::zipf(rules, MADE, seed),
+            Self::Adversarial => {
+                workload::adversarial(&tree::Builder::new().build(rules)?, MADE, seed)
+            }
+        })
+    }
 }
 
 #[derive(Serialize)]
@@ -151,11 +181,20 @@ impl Built {
 /// Builds, looks up, reports.
 pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     let rules = five_tuples(&args.rules)?;
-    let name = args.trace.display().to_string();
-    let headers = classbench::parse_trace(&name, &super::read(&args.trace)?)?;
+    let (name, headers) = match (&args.trace, args.workload) {
+        (Some(trace), _) => {
+            let name = trace.display().to_string();
+            let headers = classbench::parse_trace(&name, &super::read(trace)?)?;
+            (name, headers)
+        }
+        (None, Some(workload)) => (args.rules.display().to_string(), workload.headers(&rules)?),
+        (None, None) => return Err(Refused::from("give --trace or --workload")),
+    };
     let tuples: Vec<TupleV4> = headers.iter().filter_map(TupleV4::of).collect();
     if tuples.is_empty() {
-        return Err(Refused::from(format!("{name}: a trace needs at least one packet")));
+        return Err(Refused::from(format!(
+            "{name}: nothing to look up: a trace needs at least one packet"
+        )));
     }
     let started = super::time::now();
     let mut built = Built::new(args.engine, &rules, tuples.len())?;
