@@ -8,7 +8,7 @@ use super::Error;
 use super::sys::{self, Statistics};
 
 /// Holds what must live as long as packets are to flow: the programs on the interfaces. Dropping it
-/// takes them off, so that packets go to the host's stack again, unless [`Config::pins`] says that
+/// takes them off, so that packets go to the host's stack again, unless [`Config::pins`](super::Config::pins) says that
 /// they stay. The kernel takes tens of milliseconds for that, so do not drop it on a worker's thread
 /// that has other ports to serve.
 ///
@@ -54,13 +54,13 @@ impl Guard {
 
     /// The interfaces that are gone (from the calling thread's network namespace), as with a pod that
     /// was deleted. Their ports receive and send nothing any more, also if interfaces of their names
-    /// come again: drop ports and guard, and [`open`] anew. One system call each.
+    /// come again: drop ports and guard, and [`open`](super::open()) anew. One system call each.
     pub fn vanished(&self) -> impl Iterator<Item = &str> {
         let gone = |on: &&Guarded| !on.interface.exists();
         self.interfaces.iter().filter(gone).map(|on| on.interface.name())
     }
 
-    /// The early-drop set of an interface's program ([`Config::early_drop_capacity`]); `None` if there
+    /// The early-drop set of an interface's program ([`early_drop_capacity`](super::Config::early_drop_capacity)); `None` if there
     /// is no such interface.
     pub fn early_drop(&self, interface: &str) -> Option<&EarlyDrop> {
         let on = self.interfaces.iter().find(|on| on.interface.name() == interface)?;
