@@ -65,7 +65,7 @@ pub enum Error {
 
     /// Too few receive queues for XDP on this device (veth: fewer than its peer transmits on).
     #[error(
-        "interface {interface}: too few queues for native XDP: it needs as many RX queues as its peer has TX queues (`ethtool -L {interface} rx N tx N`)"
+        "interface {interface}: too few queues for native XDP: it needs as many RX queues as its peer has TX queues (`ethtool -L {interface} rx N tx N`, or fewer on the peer), or use generic mode"
     )]
     TooFewQueues {
         /// The interface.
