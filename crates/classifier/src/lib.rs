@@ -2,6 +2,94 @@
 //! finds the first matching rule of a header comes out. It knows rules, headers and memory. It must
 //! never know packets, identities, policy documents or the kernel: pure Rust, no C, no build script,
 //! no I/O, so that any program on any platform can embed it.
+//!
+//! ```
+//! use portcullis_classifier::{Header, PortRange, Rule, RuleSet, tree};
+//!
+//! let rules = RuleSet::new(vec![
+//!     Rule::any(1).to_v4("10.0.0.0/8".parse().unwrap()).protocol(6).destination_ports(PortRange::exact(443)),
+//!     Rule::any(0),
+//! ]).unwrap();
+//! let tree = tree::Builder::new().build(&rules).unwrap();
+//! tree.verify().unwrap();
+//!
+//! let header = Header::v4([192, 0, 2, 1], [10, 1, 2, 3], 6, 50_000, 443);
+//! let id = tree.lookup(&header).unwrap();
+//! assert_eq!(rules.rule(id).unwrap().action, 1);
+//! ```
+//!
+//! # Model
+//!
+//! A [`Rule`] is a condition on each field of a [`Header`] and an action, a `u32` that only the
+//! caller understands. Rules stand in a [`RuleSet`] in priority order, and the first that matches
+//! wins. Conditions: source and destination prefix (IPv4 and IPv6), port ranges, protocol (one, a
+//! set, any), TCP flags under a mask, ICMP type and code, VLAN, and two 32-bit identity classes
+//! (one, a range, a set). What a rule means is [`Rule::matches`], and every engine is held to it.
+//! A [`RuleId`] is a rule's place in its set and survives compilation, so that counters and
+//! explanations can speak of rules.
+//!
+//! # Engines
+//!
+//! | engine | a lookup costs | a change costs | take it |
+//! |---|---|---|---|
+//! | [`linear`] | a comparison a rule | nothing | as the judge of the others, or for a handful of rules |
+//! | [`tree`] | 5 to 25 ns in a batch, whatever the number of rules | a build: 1 ms for 1,000 rules, 60 ms for 100,000 | for rules that change as a whole |
+//! | [`tuple`](mod@tuple) | a hash for each shape of rule | under a microsecond | for rules of which most come and go |
+//! | [`meta`] | that of `tree`, and of `tuple` for what changed since the last rebuild | under a microsecond | by default |
+//!
+//! Each has a `Config` of limits, a `Builder`, a compiled value that threads share by reference,
+//! and a scratch that each thread keeps. [`meta::Meta::choice`] says which engine it took and why.
+//! Instructions (AVX-512, AVX2, portable) are chosen at run time, see [`Instructions`].
+//!
+//! # How the tree works
+//!
+//! Nearly every rule is a box of 16-bit ranges: a prefix of a 32-bit address is a range in each of
+//! its halves. The rules are divided into at most three trees by which addresses they leave open, so
+//! that few rules have to be copied. In a tree, a table picks up to 16 bits out of four
+//! neighbouring 16-bit fields (`pext`) and uses them as the index of the next place; the bits are
+//! chosen greedily, those first that leave the least work. Leaves hold groups of four rules, which
+//! one AVX-512 instruction compares with a header. Every place knows the best rule below it, so a
+//! tree that cannot improve on what was found is left at once. A batch of 64 headers goes down level
+//! by level, without a branch that depends on a header.
+//!
+//! # Proof
+//!
+//! [`tree::Tree::verify`] walks all regions of the compiled form and shows that in each the first
+//! matching rule of the list is the one returned; it does not sample, and takes about as long as
+//! the build. It argues on the same reading of rules as boxes that the builder uses; that this
+//! reading is [`Rule::matches`] is tested, not proved.
+//!
+//! # Worst case
+//!
+//! [`tree::Tree::worst_case_touches`] is a bound on the cache lines that any header can touch:
+//! for each tree, a line for each table of the deepest path (at most 12 deep) and, for each group
+//! of its leaf, two lines for each block of eight fields and one for the ids (at most 16 groups);
+//! two lines for each condition that is no range. The builder refuses rules that exceed
+//! [`tree::Config::touch_limit`], [`size_limit`](tree::Config::size_limit) or
+//! [`time_limit`](tree::Config::time_limit), with the reason. The published rule sets of up to 100,000
+//! rules come to between 22 and 51 lines. [`workload::adversarial`] looks for the headers that come
+//! closest.
+//!
+//! # Limitations
+//!
+//! - Hundreds of rules that overlap in one place and differ by crossing port ranges only cannot be
+//!   told apart by bits: the tree refuses them ([`Error::TooEntangled`]), and `meta` falls back to
+//!   `tuple` or, for few rules, to `linear`, and says so.
+//! - Deleting a rule that was compiled is in force at once, but until the rebuild behind it is done
+//!   (a few milliseconds for 10,000 rules) a header that matched it is looked for rule by rule.
+//! - TCP flags under a mask, sets of classes, ranges of classes that cross a multiple of 65,536 and
+//!   scattered sets of protocols are compared after the box, one rule at a time.
+//! - Conditions on flags and ICMP are read for those protocols only; a header of another protocol
+//!   never matches them.
+//! - Without BMI2 (aarch64, old x86) bits are picked one by one, which costs about three times the
+//!   time of a lookup.
+//!
+//! # Performance
+//!
+//! `docs/performance/classify.md` in the repository has figures beside DPDK's `rte_acl`, with the
+//! commands that reproduce them, and what was tried in vain. In short, in a batch, on one core and
+//! on 5-tuples: 50 to 140 million lookups a second with 1,000, 10,000 and 100,000 rules, in 0.1,
+//! 1.5 and 7 MB.
 
 pub mod classbench;
 mod error;

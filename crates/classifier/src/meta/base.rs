@@ -24,11 +24,11 @@ pub struct Choice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Engine {
-    /// [`linear`]
+    /// [`linear`](mod@linear)
     Linear,
-    /// [`tree`]
+    /// [`tree`](mod@tree)
     Tree,
-    /// [`tuple`]
+    /// [`tuple`](mod@tuple)(mod@tuple)
     Tuple,
 }
 

@@ -36,7 +36,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Bytes that the compiled form may take. A build that would exceed them stops there.
+    /// Bytes that the compiled form may take, for each address family. A build that would exceed them stops there.
     #[must_use]
     pub fn size_limit(self, bytes: usize) -> Self {
         Self { size_limit: bytes, ..self }
