@@ -88,7 +88,7 @@
 //!
 //! `docs/performance/classify.md` in the repository has figures beside DPDK's `rte_acl`, with the
 //! commands that reproduce them, and what was tried in vain. In short, in a batch, on one core and
-//! on 5-tuples: 50 to 140 million lookups a second with 1,000, 10,000 and 100,000 rules, in 0.1,
+//! on 5-tuples: 50 to 140 million lookups a second with 1,000, 10,000 and 100,000 rules, in 0.15,
 //! 1.5 and 7 MB.
 
 pub mod classbench;
