@@ -18,6 +18,9 @@ const MOST_LEAF_RULES: usize = 64;
 /// Rules that leave both addresses open overlap each other so much that dividing them further costs
 /// more than comparing them; and few headers get as far as their tree.
 const OPEN_LEAF_RULES: usize = 16;
+/// For the same reason no single bit gains much among them: a table takes all the bits it may, so
+/// that there are fewer levels.
+const OPEN_LEAST_GAIN: f64 = 1.05;
 /// Rules that a rule is compared with when looking for one that hides it.
 const MOST_HIDERS: usize = 1024;
 /// Tables on a path.
@@ -69,9 +72,10 @@ impl<'a, const B: usize> Maker<'a, B> {
     pub(super) fn forest(mut self) -> Result<Forest<B>, Error> {
         for subset in subset::divide(&self.fixed) {
             self.deepest = 0;
-            let leaf_rules = self.tuning.leaf_rules;
+            let usual = self.tuning;
             if subset.open {
                 self.tuning.leaf_rules = OPEN_LEAF_RULES;
+                self.tuning.least_gain = OPEN_LEAST_GAIN;
             }
             self.at_level = [0; MOST_LEVELS + 1];
             let root = self.node(subset.rules, Region::ALL, 0)?;
@@ -83,7 +87,7 @@ impl<'a, const B: usize> Maker<'a, B> {
             } else {
                 root
             };
-            self.tuning.leaf_rules = leaf_rules;
+            self.tuning = usual;
             if root.best != NOTHING {
                 let usual_steps = self.usual_steps();
                 self.forest.roots.push(Root { node: root, usual_steps });
