@@ -347,12 +347,11 @@ impl<'a> Walk<'a> {
     }
 
     /// Rules and ends of tiers as numbers: two walks with equal numbers are the same walk.
-    pub(crate) fn signature(&self) -> Vec<(usize, usize, usize)> {
-        let number = |step: &Step<'_>| match *step {
-            Step::Rule(tier, policy, rule, _) => (tier, policy, rule),
-            Step::End(tier, policy, _) => (tier, policy, RuleKey::END),
-        };
-        self.steps.iter().map(number).collect()
+    pub(crate) fn signature(&self) -> impl Iterator<Item = RuleKey> {
+        self.steps.iter().map(|step| match *step {
+            Step::Rule(tier, policy, rule, _) => RuleKey { tier, policy, rule },
+            Step::End(tier, policy, _) => RuleKey { tier, policy, rule: RuleKey::END },
+        })
     }
 
     pub(crate) fn decide(&self, header: &Header, names: [&[NamedPort]; 2]) -> (Verdict, Decider) {
@@ -385,39 +384,66 @@ impl<'a> Walk<'a> {
         (Verdict::Allow, Decider::NoTier)
     }
 
-    /// Every rule that matches the header, in order, and what keeps it from having a say, if
-    /// something does: a rule, or the end of a tier ([`RuleKey::END`]).
-    pub(crate) fn matching(
+    /// What comes before a rule and may keep it from having a say, and the rule itself: rules that
+    /// `may_meet` it, and ends of tiers that deny. `None` if the rule is not part of the walk.
+    pub(crate) fn until(
+        &self,
+        last: RuleKey,
+        mut may_meet: impl FnMut(RuleKey) -> bool,
+    ) -> Option<Self> {
+        let end = self.steps.iter().position(|step| step.rule() == Some(last))?;
+        let kept = |step: &&Step<'_>| match step {
+            Step::End(_, _, end) => *end == TierDefault::Deny,
+            Step::Rule(..) => step.rule().is_some_and(|key| key == last || may_meet(key)),
+        };
+        Some(Self { steps: self.steps.iter().take(end + 1).filter(kept).copied().collect() })
+    }
+
+    /// Whether the last rule of the walk matches the header, and if so what keeps it from having a
+    /// say: a rule, or the end of a tier ([`RuleKey::END`]); `Some(None)`: nothing does.
+    pub(crate) fn last_rule(
         &self,
         header: &Header,
         names: [&[NamedPort]; 2],
-        mut each: impl FnMut(RuleKey, Option<RuleKey>),
-    ) {
+    ) -> Option<Option<RuleKey>> {
         let [source, destination] = names.map(Ports);
+        let matches =
+            |rule: &Rule| rule.traffic.iter().any(|t| t.matches(header, &source, &destination));
+        let (last, before) = self.steps.split_last()?;
+        let Step::Rule(last_tier, _, _, last) = last else { return None };
+        if !matches(last) {
+            return None;
+        }
         let mut passed: Option<RuleKey> = None;
-        let mut decided: Option<RuleKey> = None;
-        for step in &self.steps {
+        for step in before {
             match *step {
                 Step::Rule(tier, policy, rule, written) => {
-                    if !written.traffic.iter().any(|t| t.matches(header, &source, &destination)) {
+                    if passed.is_some_and(|by| by.tier == tier) || !matches(written) {
                         continue;
                     }
                     let key = RuleKey { tier, policy, rule };
-                    let by = decided.or(passed.filter(|by| by.tier == tier));
-                    each(key, by);
                     match written.action {
-                        _ if by.is_some() => {}
                         Action::Pass | Action::Log => passed = Some(key),
-                        Action::Allow | Action::Deny => decided = Some(key),
+                        Action::Allow | Action::Deny => return Some(Some(key)),
                     }
                 }
-                Step::End(tier, policy, TierDefault::Deny) => {
-                    if decided.is_none() && passed.is_none_or(|by| by.tier != tier) {
-                        decided = Some(RuleKey { tier, policy, rule: RuleKey::END });
-                    }
+                Step::End(tier, policy, TierDefault::Deny)
+                    if passed.is_none_or(|by| by.tier != tier) =>
+                {
+                    return Some(Some(RuleKey { tier, policy, rule: RuleKey::END }));
                 }
                 Step::End(..) => {}
             }
+        }
+        Some(passed.filter(|by| by.tier == *last_tier))
+    }
+}
+
+impl Step<'_> {
+    fn rule(&self) -> Option<RuleKey> {
+        match *self {
+            Step::Rule(tier, policy, rule, _) => Some(RuleKey { tier, policy, rule }),
+            Step::End(..) => None,
         }
     }
 }

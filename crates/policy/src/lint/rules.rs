@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use ahash::AHashSet;
+use ahash::{AHashMap, AHashSet};
+use portcullis_identity_table::identity::ClassId;
 
 use super::{Code, Finding, Level, Scene, directions};
-use crate::model::{Action, Direction, Enforcement, IpVersion, Policy, PortSpec, Rule};
+use crate::model::{
+    Action, Direction, Enforcement, IpVersion, Policy, PortSpec, Rule, TierDefault,
+};
 use crate::space;
 use crate::view::{RuleKey, is_workload, named_ports};
 
@@ -61,15 +64,24 @@ struct Fate {
     shadowed_by: Option<RuleKey>,
 }
 
-/// The fates of all rules of a direction. Once a rule has had a say it is not looked at again, so
-/// that most pairs of classes cost next to nothing.
+/// The fates of all rules of a direction.
+///
+/// A rule is looked at until it has had a say. Whether it has one between two classes depends on the
+/// rules before it that some header matches together with it; pairs of classes that agree in those are
+/// looked at once.
 fn fates(scene: &Scene<'_>, direction: Direction) -> BTreeMap<RuleKey, Fate> {
     let mut fates: BTreeMap<RuleKey, Fate> = BTreeMap::new();
     let mut seen = AHashSet::default();
+    let mut meetings =
+        Meetings { scene, direction, known: AHashMap::default(), numbers: AHashMap::default() };
     for subject in &scene.atlas.classes {
-        let mut pending = scene.view.rules_applying(direction, subject.ids[0]);
+        let applying = scene.view.rules_applying(direction, subject.ids[0]);
+        let undecided = applying.iter().filter(|key| !is_effective(&fates, key));
+        let mut pending: Vec<(RuleKey, Shadows)> = undecided
+            .map(|key| (*key, meetings.shadows(*key, &applying, subject.ids[0])))
+            .collect();
         for peer in &scene.atlas.classes {
-            pending.retain(|key| !fates.get(key).is_some_and(|fate| fate.effective));
+            pending.retain(|(key, _)| !is_effective(&fates, key));
             if pending.is_empty() {
                 break;
             }
@@ -80,39 +92,143 @@ fn fates(scene: &Scene<'_>, direction: Direction) -> BTreeMap<RuleKey, Fate> {
                 Direction::Ingress => (peer.ids[0], subject.ids[0]),
                 Direction::Egress => (subject.ids[0], peer.ids[0]),
             };
-            let mut asked = false;
-            for key in &pending {
-                if scene.view.joins(direction, *key, source, destination) {
-                    fates.entry(*key).or_default().has_pair = true;
-                    asked = true;
+            let joins = |key: &RuleKey| scene.view.joins(direction, *key, source, destination);
+            let mut open = Vec::new();
+            for (key, shadows) in pending.iter().filter(|(key, _)| joins(key)) {
+                match shadows.over(joins) {
+                    None => open.push(*key),
+                    Some(by) => {
+                        let fate = fates.entry(*key).or_default();
+                        (fate.has_pair, fate.matches) = (true, true);
+                        fate.shadowed_by.get_or_insert(by);
+                    }
                 }
             }
-            let Some(walk) = scene.view.walk(direction, source, destination).filter(|_| asked)
-            else {
-                continue;
-            };
-            let names = [source, destination].map(|id| named_ports(scene.view.class(id)));
-            let by_name = walk.rules().any(asks_names);
-            let told = if by_name { names.map(<[_]>::to_vec) } else { [Vec::new(), Vec::new()] };
-            if !seen.insert((walk.signature(), told, subject.is_v4())) {
+            if open.is_empty() {
                 continue;
             }
-            let version = if subject.is_v4() { IpVersion::V4 } else { IpVersion::V6 };
-            for region in space::regions(walk.rules(), names) {
-                walk.matching(&region.example(version), names, |rule, by| {
-                    let fate = fates.entry(rule).or_default();
-                    fate.matches = true;
-                    match by {
-                        None => fate.effective = true,
-                        Some(by) => {
+            let Some(walk) = scene.view.walk(direction, source, destination) else { continue };
+            let names = [source, destination].map(|id| named_ports(scene.view.class(id)));
+            for key in open {
+                let Some(walk) = walk.until(key, |other| meetings.meets(key, other)) else {
+                    continue;
+                };
+                let by_name = walk.rules().any(asks_names);
+                let told =
+                    if by_name { names.map(<[_]>::to_vec) } else { [Vec::new(), Vec::new()] };
+                // Numbers instead of keys: there may be millions of signatures.
+                let signature: Box<[u32]> =
+                    walk.signature().map(|key| meetings.number(key)).collect();
+                if !seen.insert((signature, told, subject.is_v4())) {
+                    continue;
+                }
+                let fate = fates.entry(key).or_default();
+                fate.has_pair = true;
+                let version = if subject.is_v4() { IpVersion::V4 } else { IpVersion::V6 };
+                for region in space::regions(walk.rules(), names) {
+                    match walk.last_rule(&region.example(version), names) {
+                        None => {}
+                        Some(None) => {
+                            fate.effective = true;
+                            break;
+                        }
+                        Some(Some(by)) => {
+                            fate.matches = true;
                             fate.shadowed_by.get_or_insert(by);
                         }
                     }
-                });
+                }
             }
         }
     }
     fates
+}
+
+fn is_effective(fates: &BTreeMap<RuleKey, Fate>, key: &RuleKey) -> bool {
+    fates.get(key).is_some_and(|fate| fate.effective)
+}
+
+/// What keeps a rule from having a say whatever the header, found without looking at headers.
+struct Shadows {
+    /// Rules before it in its tier that match all that it matches, where their ends match.
+    covers: Vec<RuleKey>,
+    /// Ends of tiers before its own that deny, each with the rules that may pass around it.
+    denials: Vec<(RuleKey, Vec<RuleKey>)>,
+}
+
+impl Shadows {
+    /// What keeps the rule from having a say between two ends, by the rules that match there.
+    fn over(&self, joins: impl Fn(&RuleKey) -> bool) -> Option<RuleKey> {
+        let denial = self.denials.iter().find(|(_, passes)| !passes.iter().any(&joins));
+        let cover = self.covers.iter().find(|key| joins(key));
+        cover.copied().or(denial.map(|(end, _)| *end))
+    }
+}
+
+/// Which rules of a direction some header may match together.
+struct Meetings<'s> {
+    scene: &'s Scene<'s>,
+    direction: Direction,
+    known: AHashMap<(RuleKey, RuleKey), bool>,
+    numbers: AHashMap<RuleKey, u32>,
+}
+
+impl Meetings<'_> {
+    fn written(&self, key: RuleKey) -> Option<&Rule> {
+        let policy = self.scene.view.policy((key.tier, key.policy))?;
+        policy.rules(self.direction)?.get(key.rule)
+    }
+
+    /// A small number for a rule.
+    fn number(&mut self, key: RuleKey) -> u32 {
+        let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
+        *self.numbers.entry(key).or_insert(next)
+    }
+
+    fn meets(&mut self, one: RuleKey, other: RuleKey) -> bool {
+        if let Some(known) = self.known.get(&(one, other)) {
+            return *known;
+        }
+        let meets = match (self.written(one), self.written(other)) {
+            (Some(one), Some(other)) => {
+                let mut pairs =
+                    one.traffic.iter().flat_map(|a| other.traffic.iter().map(move |b| (a, b)));
+                pairs.any(|(a, b)| space::may_meet(a, b))
+            }
+            _ => true,
+        };
+        self.known.insert((one, other), meets);
+        meets
+    }
+
+    /// What may shadow a rule for a subject, to which these rules apply in this order.
+    fn shadows(&mut self, key: RuleKey, applying: &[RuleKey], subject: ClassId) -> Shadows {
+        let before = applying.iter().take_while(|other| **other != key);
+        let covers = |other: &&RuleKey| match (self.written(**other), self.written(key)) {
+            (Some(wide), Some(narrow)) => {
+                narrow.traffic.iter().all(|b| wide.traffic.iter().any(|a| space::covers(a, b)))
+            }
+            _ => false,
+        };
+        let covers =
+            before.filter(|other| other.tier == key.tier).filter(covers).copied().collect();
+        let mut denials: Vec<(RuleKey, Vec<RuleKey>)> = Vec::new();
+        for &(tier, policy) in self.scene.view.applying(self.direction, subject) {
+            let denies = self.scene.policies.tiers[tier].default_action == TierDefault::Deny;
+            if tier >= key.tier || !denies || denials.iter().any(|(end, _)| end.tier == tier) {
+                continue;
+            }
+            let mut passes = Vec::new();
+            for other in applying.iter().filter(|other| other.tier == tier) {
+                let passing = self.written(*other).is_none_or(|r| r.action == Action::Pass);
+                if passing && self.meets(key, *other) {
+                    passes.push(*other);
+                }
+            }
+            denials.push((RuleKey { tier, policy, rule: RuleKey::END }, passes));
+        }
+        Shadows { covers, denials }
+    }
 }
 
 /// Whether the rule names ports by name.
