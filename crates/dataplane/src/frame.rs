@@ -10,6 +10,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::prefetch::prefetch;
+
 /// Bytes kept free before a received packet, for headers that an action may put in front.
 pub const HEADROOM: u32 = 256;
 
@@ -107,6 +109,15 @@ impl Umem {
         // SAFETY: `start` lies in a chunk that `frame` owns and `len` stays within that chunk
         // (checked whenever offset or length are set); the borrow of `frame` excludes writers.
         unsafe { std::slice::from_raw_parts(start.as_ptr(), frame.len as usize) }
+    }
+
+    /// Asks the memory for the beginning of the packet in `frame`, which another CPU has just written:
+    /// for a whole batch before the first of it is read, the waits overlap.
+    #[inline]
+    pub fn prefetch(&self, frame: &Frame) {
+        if let Some(first) = self.data(frame).first() {
+            prefetch(first);
+        }
     }
 
     /// The packet in `frame`, for changing; empty if the frame belongs to another UMEM.

@@ -66,6 +66,7 @@ pub mod frame;
 pub mod packet;
 pub mod pipeline;
 pub mod port;
+mod prefetch;
 pub mod reason;
 pub mod topology;
 pub mod verdict;

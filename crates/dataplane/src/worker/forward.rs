@@ -86,6 +86,7 @@ impl Forwarder {
             return 0;
         }
         let umem = std::sync::Arc::clone(pool.umem());
+        self.received.frames().iter().for_each(|frame| umem.prefetch(frame));
         let mut inputs = [Input::default(); BATCH];
         let mut packets = 0;
         let mut bytes = 0;

@@ -2,9 +2,9 @@
 
 use crossbeam_utils::CachePadded;
 
-use super::memory::prefetch;
 use super::slot::{Slot, link};
 use super::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::prefetch::prefetch;
 
 /// Stacks, so that workers rarely meet at one.
 const STACKS: usize = if cfg!(loom) { 1 } else { 16 };

@@ -2,9 +2,10 @@
 
 use super::bucket::Bucket;
 use super::free::Free;
-use super::memory::{Array, prefetch};
+use super::memory::Array;
 use super::slot::{Cold, KeyWords, Locked, Slot, glance, holds};
 use crate::connection::state::Connection;
+use crate::prefetch::prefetch;
 
 /// Connections to a bucket when the table is full: three quarters of its places.
 const LOAD: usize = 9;
