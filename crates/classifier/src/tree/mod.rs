@@ -101,6 +101,17 @@ enum ForestV6 {
 }
 
 /// Rules compiled to decision trees. Immutable: share it between threads by reference or `Arc`.
+///
+/// ```
+/// use portcullis_classifier::{Header, Rule, RuleSet, tree};
+///
+/// let rules = RuleSet::new(vec![Rule::any(1).protocol(6), Rule::any(0)]).unwrap();
+/// let tree = tree::Builder::new().build(&rules).unwrap();
+/// let headers = [6, 17].map(|protocol| Header::v4([10, 0, 0, 1], [10, 0, 0, 2], protocol, 1, 2));
+/// let mut found = [None; 2];
+/// tree.lookup_batch(&headers, &mut tree::Scratch::default(), &mut found);
+/// assert_eq!(found.map(|id| id.unwrap().index()), [0, 1]);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Tree {
     v4: ForestV4,
