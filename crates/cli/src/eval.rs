@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use portcullis::policy::flow::{Header, protocol};
 use portcullis::policy::model::IpVersion;
-use portcullis::policy::{self, Engine, Flow};
+use portcullis::policy::on_demand::with_evaluator;
+use portcullis::policy::{self, Engine, Flow, Verdict};
 use serde::{Deserialize, Serialize};
 
 use crate::output::{Outcome, Refused};
@@ -33,6 +34,9 @@ pub(crate) struct Args {
     /// Flows, one JSON object a line (- for stdin)
     #[arg(long, value_name = "FILE")]
     flows: PathBuf,
+    /// Compile the policies first and ask the program, as packets do; large sets take longer
+    #[arg(long)]
+    compiled: bool,
 }
 
 /// A flow as written.
@@ -80,10 +84,30 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     for warning in cluster.warnings.iter().chain(&policies.warnings) {
         eprintln!("{warning}");
     }
+    let (cluster, policies) = (cluster.value, policies.value);
+    if !args.compiled {
+        return with_evaluator(&cluster, &policies, |evaluator| {
+            answer(&args, |flow| {
+                let (verdict, policy) = evaluator.decide(flow);
+                (verdict, policy.map(ToString::to_string))
+            })
+        })
+        .map_err(|e| format!("error: {e}"))?;
+    }
     let mut engine = Engine::default();
     // Nobody reads the program but this thread: there is nothing to publish.
-    let _ = engine.apply(cluster.value, policies.value).map_err(|e| format!("error: {e}"))?;
+    let _ = engine.apply(cluster, policies).map_err(|e| format!("error: {e}"))?;
+    answer(&args, |flow| {
+        let evaluation = engine.evaluate(flow);
+        (evaluation.verdict, evaluation.policy.map(ToString::to_string))
+    })
+}
 
+/// Reads the flows and prints what is decided about each.
+fn answer(
+    args: &Args,
+    mut decide: impl FnMut(&Flow) -> (Verdict, Option<String>),
+) -> Result<Outcome, Refused> {
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut lines = BufReader::with_capacity(1 << 16, open(&args.flows)?);
     let mut line = Vec::new();
@@ -99,11 +123,10 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         let (id, flow) = question(&line).map_err(|(column, reason)| {
             format!("{}:{number}:{column}: error: {reason}", args.flows.display())
         })?;
-        let evaluation = engine.evaluate(&flow);
-        let policy = evaluation.policy.map(ToString::to_string);
+        let (verdict, policy) = decide(&flow);
         let answer = Answer {
             id: &id,
-            verdict: evaluation.verdict.as_str(),
+            verdict: verdict.as_str(),
             policy: policy.as_deref().unwrap_or("default"),
         };
         serde_json::to_writer(&mut out, &answer)?;

@@ -16,6 +16,7 @@ pub mod group;
 pub mod judge;
 pub mod lint;
 pub mod model;
+pub mod on_demand;
 pub mod program;
 pub mod prove;
 pub mod reach;

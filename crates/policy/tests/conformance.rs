@@ -8,6 +8,7 @@ mod common;
 
 use common::{Case, cases};
 use portcullis_policy::judge::Judge;
+use portcullis_policy::on_demand::with_evaluator;
 use portcullis_policy::{Engine, load_cluster, load_policies};
 
 #[test]
@@ -64,6 +65,24 @@ fn the_program_agrees() {
             let policy = evaluation.policy.map(ToString::to_string);
             (evaluation.verdict, policy.unwrap_or_else(|| "default".to_owned()))
         }));
+    }
+    assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), Case::first(&wrong));
+}
+
+/// Deciding without compiling comes to the same.
+#[test]
+fn deciding_on_demand_agrees() {
+    let mut wrong = Vec::new();
+    for case in cases().iter().filter(|case| !case.is_invalid()) {
+        let policies = load_policies([case.join("policies.yaml")]).unwrap().value;
+        let cluster = load_cluster(case.join("cluster.yaml")).unwrap().value;
+        let found = with_evaluator(&cluster, &policies, |evaluator| {
+            case.disagreements(|flow| {
+                let (verdict, policy) = evaluator.decide(flow);
+                (verdict, policy.map_or_else(|| "default".to_owned(), ToString::to_string))
+            })
+        });
+        wrong.extend(found.unwrap());
     }
     assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), Case::first(&wrong));
 }
