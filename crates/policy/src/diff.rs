@@ -17,13 +17,13 @@ use portcullis_identity_table::identity::ClassId;
 use portcullis_identity_table::registry;
 
 use crate::atlas::{AddressClass, Atlas};
-use crate::flow::{Flow, Header, Verdict};
+use crate::flow::{Flow, Header, Verdict, protocol};
 use crate::group::{Census, Group};
 use crate::judge::Decider;
 use crate::model::{
     Direction, IpVersion, Match, Origin, Policy, PolicyName, PolicySet, TierDefault,
 };
-use crate::space::{self, Region};
+use crate::space::{self, Protocols, Region};
 use crate::view::{Sources, View, Walk, named_ports};
 use crate::words;
 
@@ -425,8 +425,11 @@ pub(crate) fn decided_by(policies: &PolicySet, (direction, decider): By) -> Opti
 /// One flow of the regions between two addresses, over TCP if there is a choice.
 pub(crate) fn example(source: IpAddr, destination: IpAddr, regions: &[Region]) -> Flow {
     let version = if destination.is_ipv4() { IpVersion::V4 } else { IpVersion::V6 };
+    let is_tcp = |region: &&Region| region.protocols == Protocols::Is(protocol::TCP);
     let header = regions
-        .first()
+        .iter()
+        .find(is_tcp)
+        .or(regions.first())
         .map(|region| region.example(version))
         .expect("a change has at least one region");
     Flow { source, destination, header }
