@@ -49,7 +49,9 @@ mod mapped {
             let too_large = || std::io::Error::from(std::io::ErrorKind::OutOfMemory);
             let bytes = len.checked_mul(size_of::<T>()).ok_or_else(too_large)?.max(1);
             let mapped = bytes.checked_add(HUGE).ok_or_else(too_large)?;
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            // Miri knows no other flags.
+            let lazy = if cfg!(miri) { 0 } else { libc::MAP_NORESERVE };
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | lazy;
             let protection = libc::PROT_READ | libc::PROT_WRITE;
             // SAFETY: a fresh anonymous mapping touches nothing that exists.
             let mapping =
