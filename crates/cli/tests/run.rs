@@ -2,7 +2,7 @@
 //! wire between them, real TCP connections. Needs CAP_NET_ADMIN; says so and skips without.
 
 #[path = "../src/lab/mod.rs"]
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code, unreachable_pub, unused_imports)] // each test uses its own part
 mod lab;
 mod support;
 

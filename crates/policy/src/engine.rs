@@ -36,7 +36,7 @@ use crate::model::{PolicyName, PolicySet};
 use crate::program::{Decision, FlowKey, Program};
 use crate::prove::{Mismatch, Proof, prove};
 
-/// See the [module](self).
+/// A cluster and the policies over it, compiled, and kept so while both change.
 ///
 /// One thread changes it; what it hands out ([`Program`], [`Update`]) any number of threads may
 /// read.
