@@ -64,6 +64,11 @@ impl Case {
         wrong
     }
 
+    /// The flows that the case asks for.
+    pub(crate) fn flows(&self) -> Vec<Flow> {
+        self.lines("flows.jsonl").iter().map(flow_of).collect()
+    }
+
     /// The first few of many messages.
     pub(crate) fn first(messages: &[String]) -> String {
         messages.iter().take(30).cloned().collect::<Vec<_>>().join("\n")
