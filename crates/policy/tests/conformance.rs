@@ -4,6 +4,7 @@
 //! `PORTCULLIS_CASES=folder cargo test --release -p portcullis-policy --test conformance` runs every
 //! case of another folder as well.
 
+#[allow(dead_code)] // each test uses its own part
 mod common;
 
 use common::{Case, cases};

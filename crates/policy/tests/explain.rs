@@ -1,5 +1,6 @@
 //! What is explained is what is decided: on every flow of every case.
 
+#[allow(dead_code)] // each test uses its own part
 mod common;
 
 use common::{Case, cases};
