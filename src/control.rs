@@ -36,6 +36,11 @@ pub(crate) struct Control {
     published: Option<Compiled>,
     /// Snapshots that a batch may still use, oldest first.
     held: VecDeque<Weak<Judge>>,
+    /// What was in force before and a worker may still hold: kept, so that freeing it, which takes
+    /// milliseconds for large tables, is never a worker's job.
+    retired: (Vec<Arc<Table>>, Vec<Arc<Judge>>),
+    /// The last published.
+    judge: Option<Arc<Judge>>,
     /// Table and engine went different ways: the next change must publish all of it.
     apart: bool,
     /// Contents of sets that were replaced at run time, by the name of the set.
@@ -61,6 +66,8 @@ impl Control {
             rules: Rules::default(),
             published: None,
             held: VecDeque::new(),
+            retired: (Vec::new(), Vec::new()),
+            judge: None,
             apart: false,
             feeds: BTreeMap::new(),
             timeline: VecDeque::new(),
@@ -275,7 +282,8 @@ impl Control {
         let program = Arc::clone(self.engine.program());
         let current = self.compiled(&program);
         self.published = Some(current.clone());
-        (self.table, self.writer) = (table, writer);
+        self.retired.0.push(std::mem::replace(&mut self.table, table));
+        self.writer = writer;
         self.publish(Arc::new(Judge::new(current, None)));
         self.apart = false;
         let generation = self.registry().generation();
@@ -289,6 +297,7 @@ impl Control {
 
     fn publish(&mut self, judge: Arc<Judge>) {
         self.held.push_back(Arc::downgrade(&judge));
+        self.retired.1.extend(self.judge.replace(judge.clone()));
         self.plane.publish(Snapshot { identities: self.table.clone(), policy: judge });
     }
 
@@ -301,6 +310,10 @@ impl Control {
         {
             self.timeline.pop_front();
         }
+        let (tables, judges) = &mut self.retired;
+        // Oldest first: a judge holds those that follow it over the same table.
+        judges.retain(|judge| Arc::strong_count(judge) > 1);
+        tables.retain(|table| Arc::strong_count(table) > 1 || table.in_use());
         while self.held.front().is_some_and(|judge| judge.strong_count() == 0) {
             self.held.pop_front();
         }

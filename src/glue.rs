@@ -18,6 +18,8 @@ use portcullis_policy::{Flow, Verdict};
 pub(crate) struct Table {
     /// The handle from which workers' own are cloned.
     reader: Mutex<Reader>,
+    /// Held by every handle, so that [`Table::in_use`] sees them.
+    handles: Arc<()>,
     /// Changes of the table since it was made.
     changes: AtomicU32,
 }
@@ -26,7 +28,13 @@ impl Table {
     pub(crate) fn new() -> (Arc<Self>, Writer) {
         let writer = Writer::new();
         let reader = Mutex::new(writer.reader());
-        (Arc::new(Self { reader, changes: AtomicU32::new(0) }), writer)
+        let (handles, changes) = (Arc::default(), AtomicU32::new(0));
+        (Arc::new(Self { reader, handles, changes }), writer)
+    }
+
+    /// Whether a worker has a handle on it.
+    pub(crate) fn in_use(&self) -> bool {
+        Arc::strong_count(&self.handles) > 1
     }
 
     /// Says that answers have changed: connections are judged again.
@@ -37,7 +45,7 @@ impl Table {
 
 impl verdict::Identities for Table {
     fn handle(&self) -> Box<dyn Identify> {
-        Box::new(Handle(self.reader.lock().clone()))
+        Box::new(Handle(self.reader.lock().clone(), Arc::clone(&self.handles)))
     }
 
     fn generation(&self) -> u32 {
@@ -46,7 +54,7 @@ impl verdict::Identities for Table {
 }
 
 /// One worker's way into the table.
-struct Handle(Reader);
+struct Handle(Reader, #[allow(dead_code)] Arc<()>);
 
 impl Identify for Handle {
     fn identify_v4(&self, addresses: &[u32], out: &mut [IdentityId]) {

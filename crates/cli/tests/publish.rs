@@ -2,7 +2,7 @@
 //! misjudged. Needs CAP_NET_ADMIN; says so and skips without.
 //!
 //! By default a short version, at a rate that a debug build's worker keeps up with: what it could not
-//! keep up with would look like loss. The long version, at 100,000 packets a second:
+//! keep up with would look like loss. The long version, at 20,000 packets a second:
 //! `PORTCULLIS_PUBLISH=1000 cargo test --release -p portcullis-cli --test publish`
 
 #[path = "../src/lab/mod.rs"]
@@ -58,7 +58,7 @@ fn nothing_is_lost_or_misjudged_while_policies_change() {
         return;
     }
     let all = std::env::var("PORTCULLIS_PUBLISH").ok().map(|swaps| swaps.parse().unwrap());
-    let (swaps, rate) = all.map_or((100, 4_000), |swaps: usize| (swaps, 100_000));
+    let (swaps, rate) = all.map_or((100, 4_000), |swaps: usize| (swaps, 20_000));
 
     let path = Path::build(Neighbours::EachOther, 1).unwrap();
     let (fw0, fw1) = Path::MIDDLE;
