@@ -5,7 +5,7 @@ BIN := target/release/portcullis
 # The root part of a target: nothing for root, sudo for everybody else.
 ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help setup build demo test lint doc deny bench bench-peers fuzz bpf bpf-check test-zerocopy clean
+.PHONY: help setup build demo test lint doc deny bench bench-peers fuzz bpf bpf-check test-zerocopy install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -49,6 +49,11 @@ bpf: ## Rebuild the XDP program's object (needs clang)
 
 bpf-check: ## Rebuild the XDP program and compare with the committed object
 	crates/bpf/build-object --check
+
+PREFIX ?= /usr/local
+install: build ## Install the command and the C library under PREFIX (default /usr/local)
+	install -Dm755 $(BIN) $(DESTDIR)$(PREFIX)/bin/portcullis
+	crates/ffi/install $(PREFIX) $(DESTDIR)
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -126,7 +126,16 @@ impl Firewall {
     ) -> Result<Self, Error> {
         let engine = Engine::new(config.engine.clone())?;
         engine.apply(cluster, policies)?;
+        Self::attach(engine, config)
+    }
 
+    /// As [`Firewall::start`], with an engine that is there already, and may serve judges and other
+    /// firewalls too; the engine's settings in `config` are not used. Until something is applied
+    /// every IP packet is dropped.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is left attached then.
+    pub fn attach(engine: Engine, config: Config) -> Result<Self, Error> {
         let [a, b] = &config.wire;
         let opened = xdp::open(&[a, b], &config.ports)?;
         let ports = opened.interfaces.iter().map(PortInfo::of).collect();

@@ -3,21 +3,30 @@
 //! handler.
 //!
 //! Conventions: every function starts with `portcullis_`, answers an `int32_t` status or a plain
-//! value, checks every pointer for NULL, and never lets a panic cross into C.
+//! value, checks every pointer for NULL, and never lets a panic cross into C. See `docs/embedding.md`.
 
-/// The number of the ABI described by `include/portcullis.h`. It grows by one with every change of
-/// the header that an old caller could notice.
-pub const ABI_VERSION: u32 = 1;
+pub mod engine;
+pub mod event;
+pub mod firewall;
+mod handle;
+pub mod judge;
+mod raw;
+pub mod status;
+pub mod types;
+
+/// The number of the ABI that this header describes. It grows by one with every change of the header
+/// that an old caller could notice.
+pub const PORTCULLIS_ABI_VERSION: u32 = 1;
 
 /// The ABI version of the library that is loaded: compare it with `PORTCULLIS_ABI_VERSION` of the
-/// header that the caller was compiled with. Never fails; may be called from any thread.
+/// header that the caller was compiled with. Never fails; any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn portcullis_abi_version() -> u32 {
-    ABI_VERSION
+    PORTCULLIS_ABI_VERSION
 }
 
-/// The library's version as a NUL-terminated string such as `0.1.0`. The string is static: the
-/// caller must not free it. Never fails; may be called from any thread.
+/// The library's version as static NUL-terminated text such as `0.1.0`; the caller must not free it.
+/// Never fails; any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn portcullis_version() -> *const core::ffi::c_char {
     const VERSION: &core::ffi::CStr = match core::ffi::CStr::from_bytes_with_nul(

@@ -1,0 +1,1047 @@
+/*
+ * portcullis: an embeddable data plane for container firewalls.
+ *
+ * Made by cbindgen from crates/ffi/src (crates/ffi/header); do not edit. docs/embedding.md explains it.
+ *
+ * Every function answers a status, PORTCULLIS_OK or why not, unless it says otherwise, and writes its
+ * out-parameters only on success. Handles (engine, judge, firewall) are numbers in the form of
+ * pointers: a wrong or freed one is refused with PORTCULLIS_BAD_HANDLE, never followed. All other
+ * pointers must be NULL or valid for what is described: the library checks NULL, alignment and sizes;
+ * a wild pointer, or a buffer shorter than it is said to be, is undefined behaviour. Nothing that is
+ * passed in is kept after the call. The library prints nothing and touches no signal handlers.
+ */
+
+#ifndef PORTCULLIS_H
+#define PORTCULLIS_H
+
+
+
+#include <stddef.h>
+#include <stdint.h>
+
+/**
+ * The number of the ABI that this header describes. It grows by one with every change of the header
+ * that an old caller could notice.
+ */
+#define PORTCULLIS_ABI_VERSION 1
+
+/**
+ * A policy change leaves live connections alone.
+ */
+#define PORTCULLIS_KEEP 1
+
+/**
+ * Live connections are judged again at their next packet (the default).
+ */
+#define PORTCULLIS_REJUDGE 2
+
+/**
+ * Live connections are forgotten.
+ */
+#define PORTCULLIS_CUT 3
+
+/**
+ * A connection was opened, or a packet that stands alone was allowed.
+ */
+#define PORTCULLIS_EVENT_OPENED 1
+
+/**
+ * A packet was dropped.
+ */
+#define PORTCULLIS_EVENT_DROPPED 2
+
+/**
+ * A connection ended.
+ */
+#define PORTCULLIS_EVENT_ENDED 3
+
+/**
+ * Zero-copy if both interfaces have it, else the next lesser mode (the default).
+ */
+#define PORTCULLIS_MODE_PREFER_ZEROCOPY 0
+
+/**
+ * Zero-copy or an error.
+ */
+#define PORTCULLIS_MODE_REQUIRE_ZEROCOPY 1
+
+/**
+ * Copy mode with the program in the driver, else generic.
+ */
+#define PORTCULLIS_MODE_PREFER_COPY 2
+
+/**
+ * Copy mode with the program in the driver, or an error.
+ */
+#define PORTCULLIS_MODE_REQUIRE_COPY 3
+
+/**
+ * Generic mode, which every driver has.
+ */
+#define PORTCULLIS_MODE_GENERIC 4
+
+/**
+ * Packets that no live worker takes are dropped (the default).
+ */
+#define PORTCULLIS_FAIL_CLOSED 0
+
+/**
+ * Packets that no live worker takes go to the host's network stack.
+ */
+#define PORTCULLIS_FAIL_OPEN 1
+
+/**
+ * Success.
+ */
+#define PORTCULLIS_OK 0
+
+/**
+ * A pointer that must not be NULL is NULL.
+ */
+#define PORTCULLIS_NULL 1
+
+/**
+ * Not a handle, a handle of another type, or one that was freed.
+ */
+#define PORTCULLIS_BAD_HANDLE 2
+
+/**
+ * An earlier call on this handle failed inside the library; free it.
+ */
+#define PORTCULLIS_POISONED 3
+
+/**
+ * Another thread is in a call on this judge.
+ */
+#define PORTCULLIS_BUSY 4
+
+/**
+ * A `struct_size` that no version of the library knows, or bytes set that this version does not
+ * know.
+ */
+#define PORTCULLIS_BAD_SIZE 5
+
+/**
+ * A number that means nothing: an enumeration, a flag, a count.
+ */
+#define PORTCULLIS_BAD_VALUE 6
+
+/**
+ * Text that is not UTF-8.
+ */
+#define PORTCULLIS_BAD_UTF8 7
+
+/**
+ * The buffer is too small; the size needed was written.
+ */
+#define PORTCULLIS_TOO_SMALL 8
+
+/**
+ * Documents were refused; the error text has a line `file:line:col: error: ...` for each finding.
+ */
+#define PORTCULLIS_REFUSED 100
+
+/**
+ * The cluster contradicts itself, or the policies are too large.
+ */
+#define PORTCULLIS_POLICY 101
+
+/**
+ * An address or prefix that the address table does not take.
+ */
+#define PORTCULLIS_PREFIX 102
+
+/**
+ * No policy declares a set of this name.
+ */
+#define PORTCULLIS_NO_SUCH_SET 103
+
+/**
+ * The address table is full.
+ */
+#define PORTCULLIS_TABLE_FULL 104
+
+/**
+ * The system refused memory, a thread or a descriptor.
+ */
+#define PORTCULLIS_SYSTEM 200
+
+/**
+ * An interface cannot be used; the error text says why and what to do.
+ */
+#define PORTCULLIS_INTERFACE 201
+
+/**
+ * This library was built without AF_XDP.
+ */
+#define PORTCULLIS_NO_XDP 202
+
+/**
+ * A mistake inside the library. The handle is poisoned: everything on it fails from now on.
+ */
+#define PORTCULLIS_INTERNAL 300
+
+/**
+ * Let it through.
+ */
+#define PORTCULLIS_ALLOW 0
+
+/**
+ * Drop it silently.
+ */
+#define PORTCULLIS_DENY 1
+
+/**
+ * Drop it and tell the sender.
+ */
+#define PORTCULLIS_REJECT 2
+
+/**
+ * `reason` of what may pass.
+ */
+#define PORTCULLIS_NO_REASON 255
+
+/**
+ * `rule` of what no rule decided.
+ */
+#define PORTCULLIS_NO_RULE 4294967295
+
+/**
+ * Policies over a cluster, and connections. Calls on one engine may come from any threads at once;
+ * several engines know nothing of each other. Before something is applied every IP packet is dropped.
+ */
+typedef struct portcullis_engine portcullis_engine;
+
+/**
+ * A running firewall. Calls on it may come from any threads.
+ */
+typedef struct portcullis_firewall portcullis_firewall;
+
+/**
+ * Judges packets and flows for one thread: make one for each. All judges of an engine share its
+ * connections and policies.
+ */
+typedef struct portcullis_judge portcullis_judge;
+
+/**
+ * Settings of an engine. Set all of it to zero, then `struct_size` to `sizeof`; 0 is the default of
+ * every field.
+ */
+typedef struct portcullis_engine_config {
+  /**
+   * `sizeof(portcullis_engine_config)`.
+   */
+  size_t struct_size;
+  /**
+   * Most connections at a time.
+   */
+  size_t connections;
+  /**
+   * Events that wait at most, for each worker and judge.
+   */
+  size_t event_capacity;
+  /**
+   * `PORTCULLIS_KEEP`, `PORTCULLIS_REJUDGE` or `PORTCULLIS_CUT`.
+   */
+  uint8_t on_policy_change;
+  /**
+   * 1: ARP is dropped.
+   */
+  uint8_t drop_arp;
+  /**
+   * 1: IPv6 neighbour discovery is judged like everything else.
+   */
+  uint8_t judge_neighbour_discovery;
+  /**
+   * 1: frames that are neither IP nor ARP pass.
+   */
+  uint8_t pass_non_ip;
+  /**
+   * 1: connections that are older than the engine may be picked up if the policy allows them.
+   */
+  uint8_t pick_up;
+  /**
+   * 1: programs are proved equal to the policies before they are published.
+   */
+  uint8_t prove;
+} portcullis_engine_config;
+
+/**
+ * A text with documents in it.
+ */
+typedef struct portcullis_text {
+  /**
+   * The name that errors carry where a file name would stand, NUL-terminated UTF-8.
+   */
+  const char *name;
+  /**
+   * The documents: YAML or JSON, UTF-8, several separated by `---`. Need not end with NUL.
+   */
+  const uint8_t *data;
+  /**
+   * Bytes of `data`.
+   */
+  size_t len;
+} portcullis_text;
+
+/**
+ * What a change put in force. Set `struct_size` first.
+ */
+typedef struct portcullis_applied {
+  /**
+   * `sizeof(portcullis_applied)`.
+   */
+  size_t struct_size;
+  /**
+   * Number of the set in force, from 1; changes of single endpoints do not count.
+   */
+  uint64_t generation;
+  /**
+   * Policies in it.
+   */
+  uint64_t policies;
+  /**
+   * Endpoints it knows.
+   */
+  uint64_t endpoints;
+  /**
+   * Identities they make, those of CIDRs included.
+   */
+  uint64_t identities;
+} portcullis_applied;
+
+/**
+ * A label. NUL-terminated UTF-8.
+ */
+typedef struct portcullis_label {
+  /**
+   * Its key.
+   */
+  const char *key;
+  /**
+   * Its value.
+   */
+  const char *value;
+} portcullis_label;
+
+/**
+ * A port of an endpoint that rules may name.
+ */
+typedef struct portcullis_named_port {
+  /**
+   * Its name, NUL-terminated UTF-8.
+   */
+  const char *name;
+  /**
+   * IP protocol: 6 (TCP), 17 (UDP), 132 (SCTP).
+   */
+  uint8_t protocol;
+  /**
+   * Its number.
+   */
+  uint16_t port;
+} portcullis_named_port;
+
+/**
+ * An IP address.
+ */
+typedef struct portcullis_address {
+  /**
+   * 4 or 6.
+   */
+  uint8_t family;
+  /**
+   * In network byte order; an IPv4 address is the first four bytes, the rest is ignored.
+   */
+  uint8_t bytes[16];
+} portcullis_address;
+
+/**
+ * An endpoint: a pod, or whatever else owns addresses. It grows at the end: functions that take it
+ * take its size too. Set all of it to zero first.
+ */
+typedef struct portcullis_endpoint {
+  /**
+   * The namespace, NUL-terminated UTF-8.
+   */
+  const char *namespace_name;
+  /**
+   * The name, unique within the namespace.
+   */
+  const char *name;
+  /**
+   * The service account; NULL is `default`.
+   */
+  const char *service_account;
+  /**
+   * The node it runs on; NULL if unknown.
+   */
+  const char *node;
+  /**
+   * Labels; of two with one key the later counts.
+   */
+  const struct portcullis_label *labels;
+  /**
+   * How many.
+   */
+  size_t label_count;
+  /**
+   * Ports that rules may name.
+   */
+  const struct portcullis_named_port *named_ports;
+  /**
+   * How many.
+   */
+  size_t named_port_count;
+  /**
+   * Addresses, any number of each family.
+   */
+  const struct portcullis_address *addresses;
+  /**
+   * How many.
+   */
+  size_t address_count;
+  /**
+   * 1 if it shares its node's network: policies then do not apply to it.
+   */
+  uint8_t host_network;
+} portcullis_endpoint;
+
+/**
+ * Namespace and name of an endpoint, NUL-terminated UTF-8.
+ */
+typedef struct portcullis_endpoint_name {
+  /**
+   * The namespace.
+   */
+  const char *namespace_name;
+  /**
+   * The name, unique within the namespace.
+   */
+  const char *name;
+} portcullis_endpoint_name;
+
+/**
+ * A prefix; bits beyond its length are ignored.
+ */
+typedef struct portcullis_prefix {
+  /**
+   * An address within.
+   */
+  struct portcullis_address address;
+  /**
+   * Bits: 0 to 32, or to 128.
+   */
+  uint8_t length;
+} portcullis_prefix;
+
+/**
+ * A new connection, for judging without packets.
+ */
+typedef struct portcullis_flow {
+  /**
+   * Who opens it.
+   */
+  struct portcullis_address source;
+  /**
+   * To whom; of the same family.
+   */
+  struct portcullis_address destination;
+  /**
+   * IP protocol number.
+   */
+  uint8_t protocol;
+  /**
+   * Source port, host byte order; for ICMP the type.
+   */
+  uint16_t source_port;
+  /**
+   * Destination port; for ICMP the code.
+   */
+  uint16_t destination_port;
+} portcullis_flow;
+
+/**
+ * Numbers since the start, over all workers and judges. Set `struct_size` first.
+ */
+typedef struct portcullis_totals {
+  /**
+   * `sizeof(portcullis_totals)`.
+   */
+  size_t struct_size;
+  /**
+   * Packets received, or handed to a judge.
+   */
+  uint64_t received;
+  /**
+   * Bytes of these, from the Ethernet header on.
+   */
+  uint64_t received_bytes;
+  /**
+   * Packets forwarded, or allowed by a judge.
+   */
+  uint64_t forwarded;
+  /**
+   * Bytes of these.
+   */
+  uint64_t forwarded_bytes;
+  /**
+   * Packets dropped, for whatever reason (`portcullis_engine_drops` tells them apart).
+   */
+  uint64_t dropped;
+  /**
+   * Connections opened.
+   */
+  uint64_t opened;
+  /**
+   * Connections that ended.
+   */
+  uint64_t ended;
+  /**
+   * Connections now.
+   */
+  uint64_t connections;
+  /**
+   * Events that wait to be read.
+   */
+  uint64_t events_waiting;
+  /**
+   * Events that did not fit and were not reported.
+   */
+  uint64_t events_lost;
+} portcullis_totals;
+
+/**
+ * Something that happened to a flow. It grows at the end: `portcullis_engine_events` takes its size.
+ * Texts are NUL-terminated UTF-8 in the caller's text buffer; NULL if there is nothing to say.
+ */
+typedef struct portcullis_event {
+  /**
+   * When, in nanoseconds since 1970-01-01 UTC.
+   */
+  uint64_t time;
+  /**
+   * `PORTCULLIS_EVENT_...`; numbers that the caller does not know may come in later versions.
+   */
+  uint8_t kind;
+  /**
+   * `PORTCULLIS_ALLOW` or `PORTCULLIS_DENY`.
+   */
+  uint8_t verdict;
+  /**
+   * Why it may not pass, or was cut; else `PORTCULLIS_NO_REASON`.
+   */
+  uint8_t reason;
+  /**
+   * IP protocol number.
+   */
+  uint8_t protocol;
+  /**
+   * 1 if a rule asked for this record.
+   */
+  uint8_t logged;
+  /**
+   * 1 if some text did not fit into the buffer and is NULL.
+   */
+  uint8_t truncated;
+  /**
+   * Port of the source, host byte order; 0 where the protocol has none.
+   */
+  uint16_t source_port;
+  /**
+   * Port of the destination.
+   */
+  uint16_t destination_port;
+  /**
+   * Who opened the flow.
+   */
+  struct portcullis_address source;
+  /**
+   * To whom.
+   */
+  struct portcullis_address destination;
+  /**
+   * Identity of the source at that time.
+   */
+  uint32_t source_identity;
+  /**
+   * Identity of the destination at that time.
+   */
+  uint32_t destination_identity;
+  /**
+   * Of a connection that ended: how long it lasted, in nanoseconds.
+   */
+  uint64_t duration;
+  /**
+   * Of a connection that ended: packets from the opener, and back.
+   */
+  uint64_t packets[2];
+  /**
+   * Of a connection that ended: bytes of IP packets from the opener, and back.
+   */
+  uint64_t bytes[2];
+  /**
+   * The policy that decided, as `Kind/namespace/name`, or `default`.
+   */
+  const char *policy;
+  /**
+   * Where the rule that decided was written, as `file:line:column`.
+   */
+  const char *origin;
+  /**
+   * The endpoint that owned the source address at that time, as `namespace/name`.
+   */
+  const char *source_name;
+  /**
+   * The same of the destination.
+   */
+  const char *destination_name;
+  /**
+   * The labels of the source at that time, as `key=value,key=value`.
+   */
+  const char *source_labels;
+  /**
+   * The same of the destination.
+   */
+  const char *destination_labels;
+} portcullis_event;
+
+/**
+ * Settings of a firewall. Set all of it to zero, then `struct_size` to `sizeof`.
+ */
+typedef struct portcullis_firewall_config {
+  /**
+   * `sizeof(portcullis_firewall_config)`.
+   */
+  size_t struct_size;
+  /**
+   * One end of the wire: the name of an interface in the calling thread's network namespace.
+   */
+  const char *a;
+  /**
+   * The other end.
+   */
+  const char *b;
+  /**
+   * Worker threads; 0 is one. At most one for each queue of the interfaces.
+   */
+  uint32_t workers;
+  /**
+   * `PORTCULLIS_MODE_...`.
+   */
+  uint8_t mode;
+  /**
+   * `PORTCULLIS_FAIL_...`.
+   */
+  uint8_t fail;
+} portcullis_firewall_config;
+
+/**
+ * One interface in use. Set `struct_size` first.
+ */
+typedef struct portcullis_port {
+  /**
+   * `sizeof(portcullis_port)`.
+   */
+  size_t struct_size;
+  /**
+   * Its name, NUL-terminated.
+   */
+  char name[16];
+  /**
+   * The mode that the kernel reports, for people, NUL-terminated.
+   */
+  char mode[64];
+  /**
+   * Queues in use: all it has.
+   */
+  uint32_t queues;
+  /**
+   * MTU in bytes.
+   */
+  uint32_t mtu;
+} portcullis_port;
+
+/**
+ * A packet to judge.
+ */
+typedef struct portcullis_packet {
+  /**
+   * The frame from its Ethernet header on: all of it, or as much as was captured.
+   */
+  const uint8_t *data;
+  /**
+   * Bytes of `data`.
+   */
+  size_t len;
+  /**
+   * Bytes that the frame had on the wire; 0 is `len`.
+   */
+  size_t wire_len;
+} portcullis_packet;
+
+/**
+ * What becomes of a packet or a flow, and why. 16 bytes; this one never grows.
+ */
+typedef struct portcullis_judgement {
+  /**
+   * `PORTCULLIS_ALLOW`, `PORTCULLIS_DENY` or `PORTCULLIS_REJECT`.
+   */
+  uint8_t verdict;
+  /**
+   * Why it does not pass: see `portcullis_reason_name`; else `PORTCULLIS_NO_REASON`.
+   */
+  uint8_t reason;
+  /**
+   * 0: nothing to do with connections; 1: opens one, or tried to; 2: belongs to a known one.
+   */
+  uint8_t state;
+  /**
+   * Zero.
+   */
+  uint8_t reserved;
+  /**
+   * The rule that decided, for `portcullis_engine_rule`; else `PORTCULLIS_NO_RULE`.
+   */
+  uint32_t rule;
+  /**
+   * Identity of who opened the connection.
+   */
+  uint32_t source;
+  /**
+   * Identity of the other end.
+   */
+  uint32_t destination;
+} portcullis_judgement;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * The ABI version of the library that is loaded: compare it with `PORTCULLIS_ABI_VERSION` of the
+ * header that the caller was compiled with. Never fails; any thread.
+ */
+uint32_t portcullis_abi_version(void);
+
+/**
+ * The library's version as static NUL-terminated text such as `0.1.0`; the caller must not free it.
+ * Never fails; any thread.
+ */
+const char *portcullis_version(void);
+
+/**
+ * Makes an engine with nothing in force.
+ *
+ * `config`: NULL for all defaults. `out`: the engine; free it with `portcullis_engine_free`. Any
+ * thread.
+ *
+ * Undefined unless:
+ * `config` is NULL or begins with its size; `out` points to room for a pointer.
+ */
+int32_t portcullis_engine_new(const struct portcullis_engine_config *config,
+                              struct portcullis_engine **out);
+
+/**
+ * Frees an engine. Its judges and firewalls keep what they need until they are freed too. NULL is
+ * fine; an engine that was freed already is `PORTCULLIS_BAD_HANDLE`. Any thread.
+ */
+int32_t portcullis_engine_free(struct portcullis_engine *engine);
+
+/**
+ * The text of the last call on this engine that failed with one, NUL-terminated UTF-8. Works on a
+ * poisoned engine too.
+ *
+ * `buffer`, `size`: where to; a size of 0 asks for `needed` only. `needed`: bytes needed, the NUL
+ * included; may be NULL. `PORTCULLIS_TOO_SMALL` if the text does not fit: nothing is written to the
+ * buffer then.
+ *
+ * Undefined unless:
+ * `buffer` has room for `size` bytes, `needed` is NULL or points to room for a number.
+ */
+int32_t portcullis_engine_error(const struct portcullis_engine *engine,
+                                char *buffer,
+                                size_t size,
+                                size_t *needed);
+
+/**
+ * Replaces cluster and policies by what these texts say. Compiled aside, then put in force with one
+ * pointer store: a packet is judged by the old set or the new. Live connections are judged again.
+ * Sets that were replaced keep their content.
+ *
+ * `applied`: what is in force now; may be NULL. On any other status everything stays as it was; after
+ * `PORTCULLIS_REFUSED` the error text has a line for each finding.
+ *
+ * Undefined unless:
+ * The arrays have as many texts as their counts say, each as described there.
+ */
+int32_t portcullis_engine_apply(const struct portcullis_engine *engine,
+                                const struct portcullis_text *cluster,
+                                size_t cluster_count,
+                                const struct portcullis_text *policies,
+                                size_t policy_count,
+                                struct portcullis_applied *applied);
+
+/**
+ * As `portcullis_engine_apply`, from files or folders (every `*.yaml`, `*.yml` and `*.json` in them).
+ *
+ * Undefined unless:
+ * `cluster` and each of the `policy_count` `policies` is a NUL-terminated path.
+ */
+int32_t portcullis_engine_apply_files(const struct portcullis_engine *engine,
+                                      const char *cluster,
+                                      const char *const *policies,
+                                      size_t policy_count,
+                                      struct portcullis_applied *applied);
+
+/**
+ * Adds endpoints, or replaces those of the same namespace and name, one after the other. Each is in
+ * force when the next begins; the first that is refused ends the call.
+ *
+ * `endpoint_size`: `sizeof(portcullis_endpoint)`. `done`: how many are in force; may be NULL; written
+ * also if one was refused.
+ *
+ * Undefined unless:
+ * `endpoints` has `count` endpoints of that size.
+ */
+int32_t portcullis_engine_upsert_endpoints(const struct portcullis_engine *engine,
+                                           const struct portcullis_endpoint *endpoints,
+                                           size_t endpoint_size,
+                                           size_t count,
+                                           size_t *done);
+
+/**
+ * Takes endpoints out: their addresses are then outside the cluster.
+ *
+ * `removed`: how many were there; may be NULL.
+ *
+ * Undefined unless:
+ * `names` has `count` names.
+ */
+int32_t portcullis_engine_remove_endpoints(const struct portcullis_engine *engine,
+                                           const struct portcullis_endpoint_name *names,
+                                           size_t count,
+                                           size_t *removed);
+
+/**
+ * Makes the endpoints exactly these, all at once: no packet is judged by a mix.
+ *
+ * Undefined unless:
+ * `endpoints` has `count` endpoints of that size.
+ */
+int32_t portcullis_engine_replace_endpoints(const struct portcullis_engine *engine,
+                                            const struct portcullis_endpoint *endpoints,
+                                            size_t endpoint_size,
+                                            size_t count);
+
+/**
+ * Makes a set that the policies declare hold exactly these prefixes, all at once; it keeps them when
+ * policies are applied again. Millions are fine; about a second each million.
+ *
+ * `name`: as policies have it, such as `GlobalNetworkSet//feed` or `NetworkSet/shop/partners`.
+ *
+ * Undefined unless:
+ * `name` is NUL-terminated, `prefixes` has `count` prefixes.
+ */
+int32_t portcullis_engine_replace_set(const struct portcullis_engine *engine,
+                                      const char *name,
+                                      const struct portcullis_prefix *prefixes,
+                                      size_t count);
+
+/**
+ * Why a flow is decided as it is, for people: the tiers walked, the rule with file and line, near
+ * misses. Buffer and sizes as in `portcullis_engine_error`.
+ *
+ * Undefined unless:
+ * `flow` points to a flow, `buffer` has room for `size` bytes.
+ */
+int32_t portcullis_engine_explain(const struct portcullis_engine *engine,
+                                  const struct portcullis_flow *flow,
+                                  char *buffer,
+                                  size_t size,
+                                  size_t *needed);
+
+/**
+ * The rule of a judgement, as `policy direction file:line:column`; also if its policy is gone.
+ * `PORTCULLIS_BAD_VALUE` if there is none. Buffer and sizes as in `portcullis_engine_error`.
+ *
+ * Undefined unless:
+ * `buffer` has room for `size` bytes.
+ */
+int32_t portcullis_engine_rule(const struct portcullis_engine *engine,
+                               uint32_t rule,
+                               char *buffer,
+                               size_t size,
+                               size_t *needed);
+
+/**
+ * What was counted since the start.
+ *
+ * Undefined unless:
+ * `out` points to totals whose `struct_size` is set.
+ */
+int32_t portcullis_engine_totals(const struct portcullis_engine *engine,
+                                 struct portcullis_totals *out);
+
+/**
+ * Packets dropped since the start, by reason: `counts[n]` is that of reason `n`
+ * (`portcullis_reason_name`).
+ *
+ * `capacity`: room in `counts`; reasons beyond are left out. `count`: how many reasons there are.
+ *
+ * Undefined unless:
+ * `counts` has room for `capacity` numbers, `count` is NULL or points to room for one.
+ */
+int32_t portcullis_engine_drops(const struct portcullis_engine *engine,
+                                uint64_t *counts,
+                                size_t capacity,
+                                size_t *count);
+
+/**
+ * Hands over what was recorded since the last call, at most `capacity` events, oldest first for each
+ * worker. What did not fit inside the library meanwhile is counted (`events_lost` of
+ * `portcullis_engine_totals`).
+ *
+ * `event_size`: `sizeof(portcullis_event)`.
+ * `text`, `text_size`: room for the texts, which the events point into; 256 bytes an event hold most.
+ * `count`: how many events were written; fewer than `capacity` means that no more wait.
+ *
+ * Any thread; each event goes to one of several readers.
+ *
+ * Undefined unless:
+ * `events` points to room for `capacity` events of that size, `text` to room for that many bytes,
+ * `count` to room for a number.
+ */
+int32_t portcullis_engine_events(const struct portcullis_engine *engine,
+                                 struct portcullis_event *events,
+                                 size_t event_size,
+                                 size_t capacity,
+                                 char *text,
+                                 size_t text_size,
+                                 size_t *count);
+
+/**
+ * A descriptor that becomes readable when events wait, for poll and epoll. `portcullis_engine_events`
+ * makes it unreadable again once none waits. It belongs to the engine: do not read or close it, and
+ * do not use it once the engine is freed.
+ *
+ * Undefined unless:
+ * `out` points to room for an `int`.
+ */
+int32_t portcullis_engine_event_fd(const struct portcullis_engine *engine,
+                                   int *out);
+
+/**
+ * The stable name of a reason, such as `policy_denied`, as static NUL-terminated text; `none` for
+ * `PORTCULLIS_NO_REASON`, `unknown` for numbers that mean nothing. Reasons count from 0 without gaps.
+ *
+ * Never fails; any thread; the caller must not free the text.
+ */
+const char *portcullis_reason_name(uint8_t reason);
+
+/**
+ * Opens the interfaces in the calling thread's network namespace and starts forwarding by what is in
+ * force on `engine`. Packets flow when this returns. If it fails nothing stays attached, and the
+ * engine's error text says why.
+ *
+ * `out`: the firewall; stop and free it with `portcullis_firewall_stop`. Starts threads, with all
+ * signals of the process blocked as the calling thread has them.
+ *
+ * Undefined unless:
+ * `config` begins with its size, its texts are NUL-terminated; `out` points to room for a pointer.
+ */
+int32_t portcullis_firewall_start(const struct portcullis_engine *engine,
+                                  const struct portcullis_firewall_config *config,
+                                  struct portcullis_firewall **out);
+
+/**
+ * Stops the workers, lets frames in transmission leave, takes the programs off the interfaces and
+ * frees the firewall. NULL is fine; a firewall that was stopped already is `PORTCULLIS_BAD_HANDLE`.
+ * Any thread.
+ */
+int32_t portcullis_firewall_stop(struct portcullis_firewall *firewall);
+
+/**
+ * One of the interfaces in use, and the mode it really has.
+ *
+ * `index`: 0 or 1; `PORTCULLIS_BAD_VALUE` beyond.
+ *
+ * Undefined unless:
+ * `out` points to a port whose `struct_size` is set.
+ */
+int32_t portcullis_firewall_port(const struct portcullis_firewall *firewall,
+                                 size_t index,
+                                 struct portcullis_port *out);
+
+/**
+ * Makes a judge of an engine, which lives on until the judge is freed too.
+ *
+ * `out`: the judge; free it with `portcullis_judge_free`. Any thread.
+ *
+ * Undefined unless:
+ * `out` points to room for a pointer.
+ */
+int32_t portcullis_judge_new(const struct portcullis_engine *engine, struct portcullis_judge **out);
+
+/**
+ * Frees a judge. NULL is fine; a judge that was freed already is `PORTCULLIS_BAD_HANDLE`. Any thread.
+ */
+int32_t portcullis_judge_free(struct portcullis_judge *judge);
+
+/**
+ * The text of the last call on this judge that failed with one; see `portcullis_engine_error`.
+ *
+ * Undefined unless:
+ * `buffer` has room for `size` bytes, `needed` is NULL or points to room for a number.
+ */
+int32_t portcullis_judge_error(const struct portcullis_judge *judge,
+                               char *buffer,
+                               size_t size,
+                               size_t *needed);
+
+/**
+ * Judges packets in order: `out[n]` is what becomes of `packets[n]`. Connections are tracked: an
+ * answer passes because its question did.
+ *
+ * `now`: the time in nanoseconds, which should not go back, for replays; 0 is the engine's own clock.
+ * `out`: room for `count` judgements; written only if the call succeeds. After any other status no
+ * packet of the batch may pass.
+ *
+ * Hand over 32 packets or more at a time. One thread at a time (`PORTCULLIS_BUSY`). No allocation, no
+ * lock that others hold for long, no system call.
+ *
+ * Undefined unless:
+ * `packets` points to `count` packets whose `data` point to `len` bytes each; `out` to room.
+ */
+int32_t portcullis_judge_packets(const struct portcullis_judge *judge,
+                                 uint64_t now,
+                                 const struct portcullis_packet *packets,
+                                 size_t count,
+                                 struct portcullis_judgement *out);
+
+/**
+ * Decides flows by the policy alone: no connections, no records, no counting. `out[n]` is the answer
+ * for `flows[n]`. A flow whose addresses are of different families is denied.
+ *
+ * `out`: room for `count` judgements; written only if the call succeeds. One thread at a time.
+ *
+ * Undefined unless:
+ * `flows` points to `count` flows, `out` to room for as many judgements.
+ */
+int32_t portcullis_judge_flows(const struct portcullis_judge *judge,
+                               const struct portcullis_flow *flows,
+                               size_t count,
+                               struct portcullis_judgement *out);
+
+/**
+ * What a status means, as static NUL-terminated text; unknown numbers have a text too.
+ *
+ * Never fails; any thread; the caller must not free the text.
+ */
+const char *portcullis_status_text(int32_t status);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* PORTCULLIS_H */

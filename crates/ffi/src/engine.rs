@@ -1,0 +1,546 @@
+//! Engines: policies, endpoints, sets, explanations, numbers.
+
+#![allow(non_camel_case_types, reason = "the names are C's")]
+
+use core::ffi::c_char;
+use std::path::Path;
+
+use portcullis_core::dataplane::connection::OnPolicyChange;
+use portcullis_core::dataplane::reason::Reason;
+use portcullis_core::dataplane::verdict::RuleId;
+use portcullis_core::identity_table::endpoint::{ClusterState, Endpoint};
+use portcullis_core::policy::model::PolicySet;
+use portcullis_core::policy::{self, Source};
+use portcullis_core::{Applied, Engine, EngineConfig};
+
+use crate::handle::{self, Object, Table};
+use crate::raw::{self, Growable};
+use crate::status::{Failure, PORTCULLIS_BAD_VALUE};
+use crate::types::{
+    flag, portcullis_endpoint, portcullis_endpoint_name, portcullis_flow, portcullis_prefix,
+    portcullis_text,
+};
+
+/// Policies over a cluster, and connections. Calls on one engine may come from any threads at once;
+/// several engines know nothing of each other. Before something is applied every IP packet is dropped.
+pub struct portcullis_engine {
+    _opaque: [u8; 0],
+}
+
+static ENGINES: Table<Engine> = Table::new();
+
+impl Object for Engine {
+    type Opaque = portcullis_engine;
+    const KIND: usize = 0x51;
+    fn table() -> &'static Table<Self> {
+        &ENGINES
+    }
+}
+
+/// A policy change leaves live connections alone.
+pub const PORTCULLIS_KEEP: u8 = 1;
+/// Live connections are judged again at their next packet (the default).
+pub const PORTCULLIS_REJUDGE: u8 = 2;
+/// Live connections are forgotten.
+pub const PORTCULLIS_CUT: u8 = 3;
+
+/// Settings of an engine. Set all of it to zero, then `struct_size` to `sizeof`; 0 is the default of
+/// every field.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct portcullis_engine_config {
+    /// `sizeof(portcullis_engine_config)`.
+    pub struct_size: usize,
+    /// Most connections at a time.
+    pub connections: usize,
+    /// Events that wait at most, for each worker and judge.
+    pub event_capacity: usize,
+    /// `PORTCULLIS_KEEP`, `PORTCULLIS_REJUDGE` or `PORTCULLIS_CUT`.
+    pub on_policy_change: u8,
+    /// 1: ARP is dropped.
+    pub drop_arp: u8,
+    /// 1: IPv6 neighbour discovery is judged like everything else.
+    pub judge_neighbour_discovery: u8,
+    /// 1: frames that are neither IP nor ARP pass.
+    pub pass_non_ip: u8,
+    /// 1: connections that are older than the engine may be picked up if the policy allows them.
+    pub pick_up: u8,
+    /// 1: programs are proved equal to the policies before they are published.
+    pub prove: u8,
+}
+
+/// What a change put in force. Set `struct_size` first.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct portcullis_applied {
+    /// `sizeof(portcullis_applied)`.
+    pub struct_size: usize,
+    /// Number of the set in force, from 1; changes of single endpoints do not count.
+    pub generation: u64,
+    /// Policies in it.
+    pub policies: u64,
+    /// Endpoints it knows.
+    pub endpoints: u64,
+    /// Identities they make, those of CIDRs included.
+    pub identities: u64,
+}
+
+/// Numbers since the start, over all workers and judges. Set `struct_size` first.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct portcullis_totals {
+    /// `sizeof(portcullis_totals)`.
+    pub struct_size: usize,
+    /// Packets received, or handed to a judge.
+    pub received: u64,
+    /// Bytes of these, from the Ethernet header on.
+    pub received_bytes: u64,
+    /// Packets forwarded, or allowed by a judge.
+    pub forwarded: u64,
+    /// Bytes of these.
+    pub forwarded_bytes: u64,
+    /// Packets dropped, for whatever reason (`portcullis_engine_drops` tells them apart).
+    pub dropped: u64,
+    /// Connections opened.
+    pub opened: u64,
+    /// Connections that ended.
+    pub ended: u64,
+    /// Connections now.
+    pub connections: u64,
+    /// Events that wait to be read.
+    pub events_waiting: u64,
+    /// Events that did not fit and were not reported.
+    pub events_lost: u64,
+}
+
+// SAFETY: `repr(C)`, the size first, integers only.
+unsafe impl Growable for portcullis_engine_config {
+    const FIRST: usize = core::mem::offset_of!(Self, prove) + 1;
+}
+// SAFETY: as above.
+unsafe impl Growable for portcullis_applied {
+    const FIRST: usize = size_of::<Self>();
+}
+// SAFETY: as above.
+unsafe impl Growable for portcullis_totals {
+    const FIRST: usize = size_of::<Self>();
+}
+
+/// Makes an engine with nothing in force.
+///
+/// `config`: NULL for all defaults. `out`: the engine; free it with `portcullis_engine_free`. Any
+/// thread.
+///
+/// # Safety
+/// `config` is NULL or begins with its size; `out` points to room for a pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_new(
+    config: *const portcullis_engine_config,
+    out: *mut *mut portcullis_engine,
+) -> i32 {
+    handle::without(|| {
+        raw::required(out)?;
+        // SAFETY: by this function's contract.
+        let config = unsafe { raw::read_growable(config, portcullis_engine_config::DEFAULT) }?;
+        let engine = ENGINES.insert(Engine::new(config.read()?)?)?;
+        // SAFETY: by this function's contract.
+        unsafe { raw::write(out, engine) };
+        Ok(())
+    })
+}
+
+/// Frees an engine. Its judges and firewalls keep what they need until they are freed too. NULL is
+/// fine; an engine that was freed already is `PORTCULLIS_BAD_HANDLE`. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn portcullis_engine_free(engine: *mut portcullis_engine) -> i32 {
+    handle::free::<Engine>(engine)
+}
+
+/// The text of the last call on this engine that failed with one, NUL-terminated UTF-8. Works on a
+/// poisoned engine too.
+///
+/// `buffer`, `size`: where to; a size of 0 asks for `needed` only. `needed`: bytes needed, the NUL
+/// included; may be NULL. `PORTCULLIS_TOO_SMALL` if the text does not fit: nothing is written to the
+/// buffer then.
+///
+/// # Safety
+/// `buffer` has room for `size` bytes, `needed` is NULL or points to room for a number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_error(
+    engine: *const portcullis_engine,
+    buffer: *mut c_char,
+    size: usize,
+    needed: *mut usize,
+) -> i32 {
+    handle::without(|| {
+        let text = ENGINES.find(engine)?.error();
+        // SAFETY: by this function's contract.
+        unsafe { raw::copy_text(&text, buffer, size, needed) }
+    })
+}
+
+/// Replaces cluster and policies by what these texts say. Compiled aside, then put in force with one
+/// pointer store: a packet is judged by the old set or the new. Live connections are judged again.
+/// Sets that were replaced keep their content.
+///
+/// `applied`: what is in force now; may be NULL. On any other status everything stays as it was; after
+/// `PORTCULLIS_REFUSED` the error text has a line for each finding.
+///
+/// # Safety
+/// The arrays have as many texts as their counts say, each as described there.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_apply(
+    engine: *const portcullis_engine,
+    cluster: *const portcullis_text,
+    cluster_count: usize,
+    policies: *const portcullis_text,
+    policy_count: usize,
+    applied: *mut portcullis_applied,
+) -> i32 {
+    handle::with::<Engine>(engine, |held| {
+        // SAFETY: by this function's contract.
+        let cluster = unsafe { sources(cluster, cluster_count) }?;
+        // SAFETY: by this function's contract.
+        let policies = unsafe { sources(policies, policy_count) }?;
+        let cluster = policy::parse_cluster(&cluster)?.value;
+        let policies = policy::parse_policies(&policies)?.value;
+        // SAFETY: by this function's contract.
+        unsafe { apply(&held.object, cluster, policies, applied) }
+    })
+}
+
+/// As `portcullis_engine_apply`, from files or folders (every `*.yaml`, `*.yml` and `*.json` in them).
+///
+/// # Safety
+/// `cluster` and each of the `policy_count` `policies` is a NUL-terminated path.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_apply_files(
+    engine: *const portcullis_engine,
+    cluster: *const c_char,
+    policies: *const *const c_char,
+    policy_count: usize,
+    applied: *mut portcullis_applied,
+) -> i32 {
+    handle::with::<Engine>(engine, |held| {
+        // SAFETY: by this function's contract.
+        let cluster = policy::load_cluster(unsafe { raw::text(cluster) }?)?.value;
+        let mut paths = Vec::new();
+        // SAFETY: by this function's contract.
+        for path in unsafe { raw::slice(policies, policy_count) }? {
+            // SAFETY: by this function's contract.
+            paths.push(Path::new(unsafe { raw::text(*path) }?));
+        }
+        let policies = policy::load_policies(paths)?.value;
+        // SAFETY: by this function's contract.
+        unsafe { apply(&held.object, cluster, policies, applied) }
+    })
+}
+
+/// Adds endpoints, or replaces those of the same namespace and name, one after the other. Each is in
+/// force when the next begins; the first that is refused ends the call.
+///
+/// `endpoint_size`: `sizeof(portcullis_endpoint)`. `done`: how many are in force; may be NULL; written
+/// also if one was refused.
+///
+/// # Safety
+/// `endpoints` has `count` endpoints of that size.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_upsert_endpoints(
+    engine: *const portcullis_engine,
+    endpoints: *const portcullis_endpoint,
+    endpoint_size: usize,
+    count: usize,
+    done: *mut usize,
+) -> i32 {
+    handle::with::<Engine>(engine, |held| {
+        // SAFETY: by this function's contract.
+        let endpoints = unsafe { read_endpoints(endpoints, endpoint_size, count) }?;
+        for (n, endpoint) in endpoints.into_iter().enumerate() {
+            let result = held.object.endpoints().upsert(endpoint);
+            // SAFETY: by this function's contract.
+            unsafe { raw::write(done, n + usize::from(result.is_ok())) };
+            result?;
+        }
+        Ok(())
+    })
+}
+
+/// Takes endpoints out: their addresses are then outside the cluster.
+///
+/// `removed`: how many were there; may be NULL.
+///
+/// # Safety
+/// `names` has `count` names.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_remove_endpoints(
+    engine: *const portcullis_engine,
+    names: *const portcullis_endpoint_name,
+    count: usize,
+    removed: *mut usize,
+) -> i32 {
+    handle::with::<Engine>(engine, |held| {
+        let mut read = Vec::new();
+        // SAFETY: by this function's contract.
+        for name in unsafe { raw::slice(names, count) }? {
+            // SAFETY: by this function's contract.
+            read.push(unsafe { (raw::text(name.namespace_name)?, raw::text(name.name)?) });
+        }
+        let mut gone = 0;
+        for (namespace, name) in read {
+            gone += usize::from(held.object.endpoints().remove(namespace, name)?);
+        }
+        // SAFETY: by this function's contract.
+        unsafe { raw::write(removed, gone) };
+        Ok(())
+    })
+}
+
+/// Makes the endpoints exactly these, all at once: no packet is judged by a mix.
+///
+/// # Safety
+/// `endpoints` has `count` endpoints of that size.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_replace_endpoints(
+    engine: *const portcullis_engine,
+    endpoints: *const portcullis_endpoint,
+    endpoint_size: usize,
+    count: usize,
+) -> i32 {
+    handle::with::<Engine>(engine, |held| {
+        // SAFETY: by this function's contract.
+        let endpoints = unsafe { read_endpoints(endpoints, endpoint_size, count) }?;
+        held.object.endpoints().replace_all(endpoints)?;
+        Ok(())
+    })
+}
+
+/// Makes a set that the policies declare hold exactly these prefixes, all at once; it keeps them when
+/// policies are applied again. Millions are fine; about a second each million.
+///
+/// `name`: as policies have it, such as `GlobalNetworkSet//feed` or `NetworkSet/shop/partners`.
+///
+/// # Safety
+/// `name` is NUL-terminated, `prefixes` has `count` prefixes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_replace_set(
+    engine: *const portcullis_engine,
+    name: *const c_char,
+    prefixes: *const portcullis_prefix,
+    count: usize,
+) -> i32 {
+    handle::with::<Engine>(engine, |held| {
+        // SAFETY: by this function's contract.
+        let name = unsafe { raw::text(name) }?;
+        // SAFETY: by this function's contract.
+        let prefixes = unsafe { raw::slice(prefixes, count) }?;
+        let prefixes = prefixes.iter().map(portcullis_prefix::read).collect::<Result<_, _>>()?;
+        held.object.sets().replace(name, prefixes)?;
+        Ok(())
+    })
+}
+
+/// Why a flow is decided as it is, for people: the tiers walked, the rule with file and line, near
+/// misses. Buffer and sizes as in `portcullis_engine_error`.
+///
+/// # Safety
+/// `flow` points to a flow, `buffer` has room for `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_explain(
+    engine: *const portcullis_engine,
+    flow: *const portcullis_flow,
+    buffer: *mut c_char,
+    size: usize,
+    needed: *mut usize,
+) -> i32 {
+    handle::with::<Engine>(engine, |held| {
+        // SAFETY: by this function's contract.
+        let flow = unsafe { raw::slice(flow, 1) }?[0].read()?;
+        if flow.source.is_ipv4() != flow.destination.is_ipv4() {
+            return Err(Failure::new(
+                PORTCULLIS_BAD_VALUE,
+                "error: a flow of two address families",
+            ));
+        }
+        let text = held.object.explain(&flow).to_string();
+        // SAFETY: by this function's contract.
+        unsafe { raw::copy_text(&text, buffer, size, needed) }
+    })
+}
+
+/// The rule of a judgement, as `policy direction file:line:column`; also if its policy is gone.
+/// `PORTCULLIS_BAD_VALUE` if there is none. Buffer and sizes as in `portcullis_engine_error`.
+///
+/// # Safety
+/// `buffer` has room for `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_rule(
+    engine: *const portcullis_engine,
+    rule: u32,
+    buffer: *mut c_char,
+    size: usize,
+    needed: *mut usize,
+) -> i32 {
+    handle::with::<Engine>(engine, |held| {
+        let rule = held.object.rule(RuleId::new(rule)).ok_or(PORTCULLIS_BAD_VALUE)?;
+        let direction = match rule.direction {
+            policy::model::Direction::Ingress => "ingress",
+            policy::model::Direction::Egress => "egress",
+        };
+        let text = format!("{} {direction} {}", rule.policy.name, rule.origin);
+        // SAFETY: by this function's contract.
+        unsafe { raw::copy_text(&text, buffer, size, needed) }
+    })
+}
+
+/// What was counted since the start.
+///
+/// # Safety
+/// `out` points to totals whose `struct_size` is set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_totals(
+    engine: *const portcullis_engine,
+    out: *mut portcullis_totals,
+) -> i32 {
+    handle::with::<Engine>(engine, |held| {
+        let totals = held.object.totals();
+        let value = portcullis_totals {
+            struct_size: 0,
+            received: totals.received,
+            received_bytes: totals.received_bytes,
+            forwarded: totals.forwarded,
+            forwarded_bytes: totals.forwarded_bytes,
+            dropped: totals.dropped,
+            opened: totals.opened,
+            ended: totals.ended,
+            connections: totals.connections as u64,
+            events_waiting: totals.events_waiting as u64,
+            events_lost: totals.events_lost,
+        };
+        // SAFETY: by this function's contract.
+        unsafe { raw::write_growable(out, value) }
+    })
+}
+
+/// Packets dropped since the start, by reason: `counts[n]` is that of reason `n`
+/// (`portcullis_reason_name`).
+///
+/// `capacity`: room in `counts`; reasons beyond are left out. `count`: how many reasons there are.
+///
+/// # Safety
+/// `counts` has room for `capacity` numbers, `count` is NULL or points to room for one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_drops(
+    engine: *const portcullis_engine,
+    counts: *mut u64,
+    capacity: usize,
+    count: *mut usize,
+) -> i32 {
+    handle::with::<Engine>(engine, |held| {
+        // SAFETY: by this function's contract.
+        let room = unsafe { raw::slice_mut(counts, capacity) }?;
+        let drops = held.object.totals().drops;
+        for (room, reason) in room.iter_mut().zip(Reason::ALL) {
+            let dropped = drops.iter().find(|(known, _)| known == reason);
+            room.write(dropped.map_or(0, |(_, count)| *count));
+        }
+        // SAFETY: by this function's contract.
+        unsafe { raw::write(count, Reason::ALL.len()) };
+        Ok(())
+    })
+}
+
+/// # Safety
+/// As the functions that call it.
+unsafe fn apply(
+    engine: &Engine,
+    cluster: ClusterState,
+    policies: PolicySet,
+    out: *mut portcullis_applied,
+) -> Result<(), Failure> {
+    if !out.is_null() {
+        // A wrong size must not be noticed only after the change.
+        // SAFETY: by this function's contract.
+        unsafe { raw::check_growable(out) }?;
+    }
+    let Applied { generation, policies, endpoints, identities } =
+        engine.apply(cluster, policies)?;
+    if out.is_null() {
+        return Ok(());
+    }
+    let value = portcullis_applied {
+        struct_size: 0,
+        generation,
+        policies: policies as u64,
+        endpoints: endpoints as u64,
+        identities: identities as u64,
+    };
+    // SAFETY: by this function's contract.
+    unsafe { raw::write_growable(out, value) }
+}
+
+/// # Safety
+/// As the functions that call it.
+unsafe fn read_endpoints(
+    start: *const portcullis_endpoint,
+    size: usize,
+    count: usize,
+) -> Result<Vec<Endpoint>, Failure> {
+    // SAFETY: by this function's contract.
+    let read = unsafe { raw::read_array(start, size, count, portcullis_endpoint::EMPTY) }?;
+    // SAFETY: by this function's contract.
+    read.iter().map(|endpoint| unsafe { endpoint.read() }).collect()
+}
+
+/// # Safety
+/// As the functions that call it.
+unsafe fn sources(start: *const portcullis_text, count: usize) -> Result<Vec<Source>, Failure> {
+    let mut sources = Vec::new();
+    // SAFETY: by this function's contract.
+    for text in unsafe { raw::slice(start, count) }? {
+        // SAFETY: by this function's contract.
+        let name = unsafe { raw::text(text.name) }?;
+        // SAFETY: by this function's contract.
+        let data = unsafe { raw::slice(text.data, text.len) }?;
+        sources.push(Source::new(name, data));
+    }
+    Ok(sources)
+}
+
+impl portcullis_engine_config {
+    const DEFAULT: Self = Self {
+        struct_size: size_of::<Self>(),
+        connections: 0,
+        event_capacity: 0,
+        on_policy_change: 0,
+        drop_arp: 0,
+        judge_neighbour_discovery: 0,
+        pass_non_ip: 0,
+        pick_up: 0,
+        prove: 0,
+    };
+
+    fn read(&self) -> Result<EngineConfig, Failure> {
+        let mut config = EngineConfig::default();
+        let pipeline = &mut config.pipeline;
+        if self.connections > 0 {
+            pipeline.connections.capacity = self.connections;
+        }
+        if self.event_capacity > 0 {
+            pipeline.event_capacity = self.event_capacity.min(1 << 24);
+        }
+        pipeline.connections.on_policy_change = match self.on_policy_change {
+            0 | PORTCULLIS_REJUDGE => OnPolicyChange::Rejudge,
+            PORTCULLIS_KEEP => OnPolicyChange::Keep,
+            PORTCULLIS_CUT => OnPolicyChange::Cut,
+            _ => return Err(PORTCULLIS_BAD_VALUE.into()),
+        };
+        pipeline.pass_arp = !flag(self.drop_arp)?;
+        pipeline.pass_neighbour_discovery = !flag(self.judge_neighbour_discovery)?;
+        pipeline.pass_non_ip = flag(self.pass_non_ip)?;
+        pipeline.connections.pick_up = flag(self.pick_up)?;
+        if flag(self.prove)? {
+            config.policy.prove = policy::Prove::Everything;
+        }
+        Ok(config)
+    }
+}

@@ -1,0 +1,248 @@
+//! Events: pulled into the caller's buffers, announced by a descriptor.
+
+#![allow(non_camel_case_types, reason = "the names are C's")]
+
+use core::ffi::{c_char, c_int};
+use core::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::time::UNIX_EPOCH;
+
+use portcullis_core::dataplane::reason::Reason;
+use portcullis_core::{Engine, FlowEvent, FlowKind, Party};
+
+use crate::engine::portcullis_engine;
+use crate::handle;
+use crate::raw;
+use crate::types::{PORTCULLIS_ALLOW, PORTCULLIS_DENY, PORTCULLIS_NO_REASON, portcullis_address};
+
+/// A connection was opened, or a packet that stands alone was allowed.
+pub const PORTCULLIS_EVENT_OPENED: u8 = 1;
+/// A packet was dropped.
+pub const PORTCULLIS_EVENT_DROPPED: u8 = 2;
+/// A connection ended.
+pub const PORTCULLIS_EVENT_ENDED: u8 = 3;
+
+/// Something that happened to a flow. It grows at the end: `portcullis_engine_events` takes its size.
+/// Texts are NUL-terminated UTF-8 in the caller's text buffer; NULL if there is nothing to say.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct portcullis_event {
+    /// When, in nanoseconds since 1970-01-01 UTC.
+    pub time: u64,
+    /// `PORTCULLIS_EVENT_...`; numbers that the caller does not know may come in later versions.
+    pub kind: u8,
+    /// `PORTCULLIS_ALLOW` or `PORTCULLIS_DENY`.
+    pub verdict: u8,
+    /// Why it may not pass, or was cut; else `PORTCULLIS_NO_REASON`.
+    pub reason: u8,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// 1 if a rule asked for this record.
+    pub logged: u8,
+    /// 1 if some text did not fit into the buffer and is NULL.
+    pub truncated: u8,
+    /// Port of the source, host byte order; 0 where the protocol has none.
+    pub source_port: u16,
+    /// Port of the destination.
+    pub destination_port: u16,
+    /// Who opened the flow.
+    pub source: portcullis_address,
+    /// To whom.
+    pub destination: portcullis_address,
+    /// Identity of the source at that time.
+    pub source_identity: u32,
+    /// Identity of the destination at that time.
+    pub destination_identity: u32,
+    /// Of a connection that ended: how long it lasted, in nanoseconds.
+    pub duration: u64,
+    /// Of a connection that ended: packets from the opener, and back.
+    pub packets: [u64; 2],
+    /// Of a connection that ended: bytes of IP packets from the opener, and back.
+    pub bytes: [u64; 2],
+    /// The policy that decided, as `Kind/namespace/name`, or `default`.
+    pub policy: *const c_char,
+    /// Where the rule that decided was written, as `file:line:column`.
+    pub origin: *const c_char,
+    /// The endpoint that owned the source address at that time, as `namespace/name`.
+    pub source_name: *const c_char,
+    /// The same of the destination.
+    pub destination_name: *const c_char,
+    /// The labels of the source at that time, as `key=value,key=value`.
+    pub source_labels: *const c_char,
+    /// The same of the destination.
+    pub destination_labels: *const c_char,
+}
+
+// SAFETY: `repr(C)`, integers and raw pointers only. (Functions take its size beside it.)
+unsafe impl raw::Growable for portcullis_event {
+    const FIRST: usize = size_of::<Self>();
+}
+
+/// Hands over what was recorded since the last call, at most `capacity` events, oldest first for each
+/// worker. What did not fit inside the library meanwhile is counted (`events_lost` of
+/// `portcullis_engine_totals`).
+///
+/// `event_size`: `sizeof(portcullis_event)`.
+/// `text`, `text_size`: room for the texts, which the events point into; 256 bytes an event hold most.
+/// `count`: how many events were written; fewer than `capacity` means that no more wait.
+///
+/// Any thread; each event goes to one of several readers.
+///
+/// # Safety
+/// `events` points to room for `capacity` events of that size, `text` to room for that many bytes,
+/// `count` to room for a number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_events(
+    engine: *const portcullis_engine,
+    events: *mut portcullis_event,
+    event_size: usize,
+    capacity: usize,
+    text: *mut c_char,
+    text_size: usize,
+    count: *mut usize,
+) -> i32 {
+    handle::with::<Engine>(engine, |held| {
+        raw::required(count)?;
+        let bytes = event_size.checked_mul(capacity).ok_or(crate::status::PORTCULLIS_BAD_VALUE)?;
+        // SAFETY: by this function's contract.
+        let room = unsafe { raw::slice_mut(events.cast::<u8>(), bytes) }?;
+        if event_size < size_of::<portcullis_event>() {
+            return Err(crate::status::PORTCULLIS_BAD_SIZE.into());
+        }
+        // SAFETY: by this function's contract.
+        let mut texts = Texts { room: unsafe { raw::slice_mut(text, text_size) }? };
+        let mut rooms = room.chunks_exact_mut(event_size);
+        let written = held.object.events_up_to(capacity, |event| {
+            let Some(room) = rooms.next() else { return };
+            let event = texts.describe(&event);
+            // SAFETY: the room is of that size, which was checked; so nothing can go wrong.
+            let _ = unsafe { raw::write_sized(room.as_mut_ptr().cast(), event_size, event) };
+        });
+        // SAFETY: by this function's contract.
+        unsafe { raw::write(count, written) };
+        Ok(())
+    })
+}
+
+/// A descriptor that becomes readable when events wait, for poll and epoll. `portcullis_engine_events`
+/// makes it unreadable again once none waits. It belongs to the engine: do not read or close it, and
+/// do not use it once the engine is freed.
+///
+/// # Safety
+/// `out` points to room for an `int`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_event_fd(
+    engine: *const portcullis_engine,
+    out: *mut c_int,
+) -> i32 {
+    handle::with::<Engine>(engine, |held| {
+        raw::required(out)?;
+        // SAFETY: by this function's contract.
+        unsafe { raw::write(out, held.object.event_fd().as_raw_fd()) };
+        Ok(())
+    })
+}
+
+/// The stable name of a reason, such as `policy_denied`, as static NUL-terminated text; `none` for
+/// `PORTCULLIS_NO_REASON`, `unknown` for numbers that mean nothing. Reasons count from 0 without gaps.
+///
+/// Never fails; any thread; the caller must not free the text.
+#[unsafe(no_mangle)]
+pub extern "C" fn portcullis_reason_name(reason: u8) -> *const c_char {
+    static NAMES: std::sync::OnceLock<Vec<std::ffi::CString>> = std::sync::OnceLock::new();
+    let names = NAMES.get_or_init(|| {
+        let names = Reason::ALL.iter().map(|reason| std::ffi::CString::new(reason.as_str()));
+        names.map(Result::unwrap_or_default).collect()
+    });
+    match names.get(usize::from(reason)) {
+        Some(name) => name.as_ptr(),
+        None if reason == PORTCULLIS_NO_REASON => c"none".as_ptr(),
+        None => c"unknown".as_ptr(),
+    }
+}
+
+/// What is left of the caller's text buffer.
+struct Texts<'a> {
+    room: &'a mut [MaybeUninit<c_char>],
+}
+
+impl Texts<'_> {
+    fn describe(&mut self, event: &FlowEvent) -> portcullis_event {
+        let (mut duration, mut packets, mut bytes) = (0, [0; 2], [0; 2]);
+        let kind = match event.kind {
+            FlowKind::Opened => PORTCULLIS_EVENT_OPENED,
+            FlowKind::Dropped => PORTCULLIS_EVENT_DROPPED,
+            FlowKind::Ended { duration: lasted, traffic } => {
+                duration = u64::try_from(lasted.as_nanos()).unwrap_or(u64::MAX);
+                packets = traffic.map(|traffic| traffic.packets);
+                bytes = traffic.map(|traffic| traffic.bytes);
+                PORTCULLIS_EVENT_ENDED
+            }
+            _ => 0,
+        };
+        let mut truncated = false;
+        let mut put = |text: Option<String>| {
+            let Some(text) = text else { return core::ptr::null() };
+            self.put(&text).unwrap_or_else(|| {
+                truncated = true;
+                core::ptr::null()
+            })
+        };
+        let name = |party: &Party| party.name().map(|(space, name)| format!("{space}/{name}"));
+        let labels = |party: &Party| {
+            let pairs = party.labels()?.iter().map(|(key, value)| format!("{key}={value}"));
+            Some(pairs.collect::<Vec<_>>().join(","))
+        };
+        let policy = put(Some(event.policy.clone()));
+        let origin = put(event.rule.as_ref().map(|rule| rule.origin.to_string()));
+        let source_name = put(name(&event.from));
+        let destination_name = put(name(&event.to));
+        let source_labels = put(labels(&event.from));
+        let destination_labels = put(labels(&event.to));
+        let time = event.time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        portcullis_event {
+            time: u64::try_from(time.as_nanos()).unwrap_or(u64::MAX),
+            kind,
+            verdict: if event.allowed { PORTCULLIS_ALLOW } else { PORTCULLIS_DENY },
+            reason: event.reason.map_or(PORTCULLIS_NO_REASON, |reason| reason as u8),
+            protocol: event.protocol,
+            logged: event.log.into(),
+            truncated: truncated.into(),
+            source_port: event.source.port(),
+            destination_port: event.destination.port(),
+            source: event.source.ip().into(),
+            destination: event.destination.ip().into(),
+            source_identity: event.from.id.get(),
+            destination_identity: event.to.id.get(),
+            duration,
+            packets,
+            bytes,
+            policy,
+            origin,
+            source_name,
+            destination_name,
+            source_labels,
+            destination_labels,
+        }
+    }
+
+    /// Appends text and its NUL; `None` if there is no room.
+    fn put(&mut self, text: &str) -> Option<*const c_char> {
+        let room = std::mem::take(&mut self.room);
+        if room.len() <= text.len() {
+            self.room = room;
+            return None;
+        }
+        let (here, rest) = room.split_at_mut(text.len() + 1);
+        self.room = rest;
+        let start = here.as_ptr().cast();
+        for (room, byte) in here.iter_mut().zip(text.bytes()) {
+            // A NUL inside would hide what follows.
+            room.write(if byte == 0 { b' ' } else { byte } as c_char);
+        }
+        if let Some(last) = here.last_mut() {
+            last.write(0);
+        }
+        Some(start)
+    }
+}
