@@ -283,7 +283,9 @@ pub unsafe extern "C" fn portcullis_engine_remove_endpoints(
         // SAFETY: by this function's contract.
         for name in unsafe { raw::slice(names, count) }? {
             // SAFETY: by this function's contract.
-            read.push(unsafe { (raw::text(name.namespace_name)?, raw::text(name.name)?) });
+            let namespace = unsafe { raw::text(name.namespace_name) }?;
+            // SAFETY: by this function's contract.
+            read.push((namespace, unsafe { raw::text(name.name) }?));
         }
         let mut gone = 0;
         for (namespace, name) in read {

@@ -97,8 +97,10 @@ pub unsafe extern "C" fn portcullis_firewall_start(
         // SAFETY: by this function's contract.
         let config = unsafe { raw::read_growable(config, portcullis_firewall_config::EMPTY) }?;
         // SAFETY: by this function's contract.
-        let names = unsafe { (raw::text(config.a)?, raw::text(config.b)?) };
-        start(&held.object, &config, names, out)
+        let a = unsafe { raw::text(config.a) }?;
+        // SAFETY: by this function's contract.
+        let b = unsafe { raw::text(config.b) }?;
+        start(&held.object, &config, (a, b), out)
     })
 }
 

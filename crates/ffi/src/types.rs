@@ -190,7 +190,9 @@ impl portcullis_endpoint {
     /// Its pointers are NULL or point to what is described there.
     pub(crate) unsafe fn read(&self) -> Result<Endpoint, Failure> {
         // SAFETY: by this function's contract.
-        let (namespace, name) = unsafe { (raw::text(self.namespace_name)?, raw::text(self.name)?) };
+        let namespace = unsafe { raw::text(self.namespace_name) }?;
+        // SAFETY: by this function's contract.
+        let name = unsafe { raw::text(self.name) }?;
         let mut endpoint = Endpoint::new(namespace, name);
         // SAFETY: by this function's contract.
         if let Some(account) = unsafe { raw::optional_text(self.service_account) }? {
@@ -203,7 +205,9 @@ impl portcullis_endpoint {
         // SAFETY: by this function's contract.
         for label in unsafe { raw::slice(self.labels, self.label_count) }? {
             // SAFETY: by this function's contract.
-            labels.push(unsafe { (raw::text(label.key)?, raw::text(label.value)?) });
+            let key = unsafe { raw::text(label.key) }?;
+            // SAFETY: by this function's contract.
+            labels.push((key, unsafe { raw::text(label.value) }?));
         }
         endpoint.labels = labels.into_iter().collect();
         // SAFETY: by this function's contract.
