@@ -44,7 +44,7 @@ fetch() {
   local mirror
   mirror=$({ cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null || true; } |
     grep -v '^ *#' | grep -oE '[a-z+]+://[^ ]*/debian/?( |$)' | head -1 | tr -d ' ')
-  mirror=${mirror:-http://deb.debian.org/debian}
+  [ -n "$mirror" ] || skip "apt's sources name no Debian mirror"
   local apt=$work/apt
   mkdir -p "$apt"/{lists/partial,cache/archives/partial,debs,parts}
   touch "$apt/status"
