@@ -2,7 +2,6 @@
 //! batch of received frames into verdicts and transmitted frames. It knows packets, the kernel's
 //! rings, identities as numbers and a compiled policy as a trait. It must never know YAML,
 //! Kubernetes, selectors or how a policy was written.
-
 //!
 //! # Parts
 //! - [`packet`]: [`packet::parse`] reads headers; [`packet::checksum`] finishes partial checksums.
