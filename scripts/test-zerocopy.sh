@@ -6,7 +6,7 @@
 #   client eth2 - hub 1 - eth0 [portcullis, XDP_ZEROCOPY] eth1 - hub 2 - eth3 server
 #
 # eth0 and eth1 can do zero-copy; eth2 and eth3 cannot (no iommu_platform), so there the same demand
-# must be refused. The packages (67 MB) are downloaded once into target/zerocopy and unpacked there;
+# must be refused. The packages (about 70 MB) are downloaded once into target/zerocopy and unpacked there;
 # nothing is installed. Where they cannot be had the test says so and ends with status 0; set
 # PORTCULLIS_REQUIRE_ZEROCOPY=1 to make that a failure. Kernel log and console: target/zerocopy/*.log.
 set -euo pipefail
@@ -27,7 +27,8 @@ skip() {
 # first that can do zero-copy on both sides of virtio.
 packages=(qemu-system-x86 qemu-system-common qemu-system-data seabios busybox-static
   libaio1 libcapstone4 libfdt1 libfuse3-3 libpixman-1-0 libnuma1 libpmem1 libndctl6 libdaxctl1
-  libibverbs1 librdmacm1 libslirp0 liburing2 libvdeplug2 libexecs0)
+  libibverbs1 librdmacm1 libslirp0 liburing2 libvdeplug2 libexecs0
+  libpng16-16 libjpeg62-turbo libglib2.0-0 libffi8 libpcre2-8-0 libnl-3-200 libnl-route-3-200 libkmod2)
 
 # apt with a state of its own and the machine's mirror, keys and proxies.
 private_apt() {
