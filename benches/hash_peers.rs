@@ -1,0 +1,265 @@
+//! The connection table beside DPDK's rte_hash, in one run on one core.
+//!
+//! `cargo bench --bench hash_peers -- --cpu 2 [--connections 1000000]` needs Debian's libdpdk-dev,
+//! pkg-config and a C compiler, and says so if they are missing. Rounds of both alternate; what is
+//! printed is the median of five. Keys are IPv4 5-tuples: ours as the packet path has them, the
+//! peer's packed into 16 bytes in advance, 32 a call for both.
+//!
+//! The two do not do the same: the peer's answer to a look-up is a pointer, and whoever wants the
+//! connection's state has to fetch it; ours ends at the state. To open a connection, ours looks it
+//! up, decides whether the packet may open it, and writes its whole state; the peer adds a key.
+
+#[path = "support/dpdk.rs"]
+mod dpdk;
+#[path = "support/packets.rs"]
+#[allow(dead_code)] // the other benches need all of it
+mod packets;
+
+use std::collections::HashSet;
+use std::hint::black_box;
+use std::time::Duration;
+
+use dpdk::{Library, seconds};
+use packets::Random;
+use portcullis::dataplane::clock::Time;
+use portcullis::dataplane::connection::{
+    Config, Grant, Key, Probe, Segment, Settled, Table, Tracked,
+};
+use portcullis::dataplane::packet::{Tuple, Version, protocol};
+use portcullis::dataplane::reason::Reason;
+
+const ROUNDS: usize = 5;
+const QUERIES: usize = 1 << 20;
+const BATCH: usize = 32;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let (mut cpu, mut connections) = ("0".to_owned(), 1_000_000);
+    let mut rest = args.into_iter();
+    while let Some(arg) = rest.next() {
+        let value = rest.next().unwrap_or_default();
+        match &*arg {
+            "--cpu" => cpu = value,
+            "--connections" => connections = value.parse().expect("--connections: a number"),
+            other => panic!("{other}: there are --cpu N and --connections N"),
+        }
+    }
+    let peer = match Peer::start(&cpu) {
+        Ok(peer) => peer,
+        Err(why) => return println!("skipped: {why}"),
+    };
+    let flows = distinct(connections);
+    println!("{connections} connections; million a second, medians of {ROUNDS}.\n");
+    println!("| what | ours | rte_hash | ratio | ours, bytes each | rte_hash, bytes each |");
+    println!("|---|---|---|---|---|---|");
+    compare(&peer, &flows);
+}
+
+/// A run of both, timed round by round.
+fn compare(peer: &Peer, flows: &[Key]) {
+    let mut config = Config::default();
+    config.capacity = flows.len();
+    let table = Table::new(config).expect("address space");
+    let probes: Vec<Probe> = flows.iter().map(probe).collect();
+    let packed: Vec<[u8; 16]> = flows.iter().map(pack).collect();
+
+    let mut peer_bytes = 0;
+    let mut now = Time::default();
+    // The first round pays for memory that the kernel hands out: it does not count.
+    let [ours, theirs] = rounds(
+        |_| {
+            now = now.after(Duration::from_secs(600));
+            table.expire(now, usize::MAX, |_| {});
+            let begin = seconds();
+            open_all(&table, now, &probes);
+            seconds() - begin
+        },
+        |last| {
+            peer_bytes = peer.create(flows.len());
+            let begin = seconds();
+            peer.insert(&packed);
+            let took = seconds() - begin;
+            if !last {
+                peer.destroy();
+            }
+            took
+        },
+    );
+    let each = |bytes: usize| bytes as f64 / flows.len() as f64;
+    let bytes = (each(table.memory_usage()), each(peer_bytes));
+    report("open", flows.len(), ours, theirs, bytes);
+
+    for (what, skew) in [("look up, uniform", 0.0), ("look up, Zipf 1.1", 1.1)] {
+        let picks = picks(flows.len(), skew);
+        let trace: Vec<Key> = picks.iter().map(|n| flows[*n as usize]).collect();
+        let packed: Vec<[u8; 16]> = trace.iter().map(pack).collect();
+        let mut found = [false; BATCH];
+        let [ours, theirs] = rounds(
+            |_| {
+                let begin = seconds();
+                let mut hits = 0;
+                for keys in trace.chunks(BATCH) {
+                    table.contains(keys, &mut found);
+                    hits += found.iter().filter(|found| **found).count();
+                }
+                assert_eq!(hits, trace.len());
+                seconds() - begin
+            },
+            |_| {
+                let begin = seconds();
+                assert_eq!(peer.lookup(&packed), packed.len());
+                seconds() - begin
+            },
+        );
+        report(what, QUERIES, ours, theirs, bytes);
+    }
+    peer.destroy();
+}
+
+/// Median seconds of both, whose rounds alternate; each is told whether it is the last one.
+fn rounds(mut ours: impl FnMut(bool) -> f64, mut theirs: impl FnMut(bool) -> f64) -> [f64; 2] {
+    let mut times = [Vec::new(), Vec::new()];
+    for round in 0..=ROUNDS {
+        let took = [ours(round == ROUNDS), theirs(round == ROUNDS)];
+        if round > 0 {
+            times[0].push(took[0]);
+            times[1].push(took[1]);
+        }
+    }
+    times.map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        times[ROUNDS / 2]
+    })
+}
+
+fn report(what: &str, count: usize, ours: f64, theirs: f64, bytes: (f64, f64)) {
+    let rate = |seconds: f64| count as f64 / seconds / 1e6;
+    println!(
+        "| {what} | {:.1} | {:.1} | {:.2} | {:.0} | {:.0} |",
+        rate(ours),
+        rate(theirs),
+        theirs / ours,
+        bytes.0,
+        bytes.1
+    );
+}
+
+/// Opens all connections, as the pipeline does: a batch is looked up, then settled.
+fn open_all(table: &Table, now: Time, probes: &[Probe]) {
+    let mut tracked = [Tracked::Invalid(Reason::NoPolicy); BATCH];
+    for probes in probes.chunks(BATCH) {
+        table.track(now, 0, probes, &mut tracked);
+        for probe in probes {
+            let decision = Ok(Grant::default());
+            let settled = table.settle(now, 0, probe, probe.direction, decision, &mut None);
+            assert!(matches!(black_box(settled), Settled::Opened { .. }));
+        }
+    }
+}
+
+fn probe(key: &Key) -> Probe {
+    let (key, direction) = Key::of(&key.tuple(portcullis::dataplane::connection::Direction::AToB));
+    Probe { key, direction, segment: Segment::Datagram, bytes: 64 }
+}
+
+/// Different flows between many hosts.
+fn distinct(count: usize) -> Vec<Key> {
+    let mut random = Random(0x5eed_0001);
+    let mut seen = HashSet::with_capacity(count);
+    let mut flows = Vec::with_capacity(count);
+    while flows.len() < count {
+        let (hosts, ports) = (random.next(), random.next());
+        let host = |number: u64| u128::from(0x0a00_0000 | (number as u32 & 0xff_ffff));
+        let tuple = Tuple {
+            source: host(hosts),
+            destination: host(hosts >> 32),
+            source_port: ports as u16,
+            destination_port: (ports >> 16) as u16 & 0xfff,
+            zone: 0,
+            protocol: protocol::UDP,
+            version: Version::V4,
+        };
+        let (key, _) = Key::of(&tuple);
+        if seen.insert(key) {
+            flows.push(key);
+        }
+    }
+    flows
+}
+
+/// As the peer has it.
+fn pack(key: &Key) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&(key.a as u32).to_le_bytes());
+    bytes[4..8].copy_from_slice(&(key.b as u32).to_le_bytes());
+    bytes[8..10].copy_from_slice(&key.a_port.to_le_bytes());
+    bytes[10..12].copy_from_slice(&key.b_port.to_le_bytes());
+    bytes[12] = key.protocol;
+    bytes
+}
+
+/// Which connection each query is about: rank n with a weight of n to the power of `-skew`.
+fn picks(count: usize, skew: f64) -> Vec<u32> {
+    let mut sum = 0.0;
+    let cumulative: Vec<f64> = (1..=count)
+        .map(|rank| {
+            sum += (rank as f64).powf(-skew);
+            sum
+        })
+        .collect();
+    let mut random = Random(7);
+    (0..QUERIES)
+        .map(|_| {
+            let point = (random.next() >> 11) as f64 / (1u64 << 53) as f64 * sum;
+            cumulative.partition_point(|c| *c < point).min(count - 1) as u32
+        })
+        .collect()
+}
+
+/// The functions of `peers/hash_dpdk.c`.
+struct Peer {
+    create: unsafe extern "C" fn(u32) -> usize,
+    destroy: unsafe extern "C" fn(),
+    insert: unsafe extern "C" fn(*const u8, usize) -> usize,
+    lookup: unsafe extern "C" fn(*const u8, usize) -> usize,
+}
+
+impl Peer {
+    fn start(cpu: &str) -> Result<Self, String> {
+        let library = Library::start("hash_dpdk", cpu, "1024")?;
+        Ok(Self {
+            // SAFETY: hash_dpdk.c declares it so.
+            create: unsafe { library.function(c"create") },
+            // SAFETY: as above.
+            destroy: unsafe { library.function(c"destroy") },
+            // SAFETY: as above.
+            insert: unsafe { library.function(c"insert") },
+            // SAFETY: as above.
+            lookup: unsafe { library.function(c"lookup") },
+        })
+    }
+
+    /// A new table for `count` keys; its bytes.
+    fn create(&self, count: usize) -> usize {
+        // SAFETY: any number will do; there is no table now.
+        let bytes = unsafe { (self.create)(count as u32) };
+        assert_ne!(bytes, 0, "1 GB is enough for 10 million keys");
+        bytes
+    }
+
+    fn destroy(&self) {
+        // SAFETY: there is a table.
+        unsafe { (self.destroy)() };
+    }
+
+    fn insert(&self, keys: &[[u8; 16]]) {
+        // SAFETY: keys of 16 bytes, and their number.
+        let refused = unsafe { (self.insert)(keys.as_ptr().cast(), keys.len()) };
+        assert_eq!(refused, 0, "rte_hash has room");
+    }
+
+    fn lookup(&self, keys: &[[u8; 16]]) -> usize {
+        // SAFETY: keys of 16 bytes; their number is a multiple of 32.
+        unsafe { (self.lookup)(keys.as_ptr().cast(), keys.len()) }
+    }
+}
