@@ -253,8 +253,9 @@ fn share_out(
     }
     for (queue, (a_port, b_port)) in a.ports.into_iter().zip(b.ports).enumerate() {
         let name = format!("{}:{} queue {queue}", a.name, b.name);
+        let wire = Wire::new(name, Box::new(a_port), Box::new(b_port), pool.split(share));
         workers[queue % count]
-            .add(Wire::new(name, Box::new(a_port), Box::new(b_port), pool.split(share)))
+            .add(wire.with_interfaces(&a.name, &b.name))
             .map_err(|e| Error::System("cannot wait for a port", e))?;
     }
     Ok(workers)

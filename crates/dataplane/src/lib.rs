@@ -12,7 +12,7 @@
 //!   [`pipeline::Snapshot`] there); a [`pipeline::Lane`] judges batches of packets.
 //! - [`port`], [`topology`], [`worker`]: a [`worker::Worker`] moves frames between the two
 //!   [`port::Port`]s of each [`topology::Wire`].
-//! - [`reason`], [`counter`], [`event`]: what happened.
+//! - [`reason`], [`counter`], [`event`], [`capture`]: what happened.
 //!
 //! # A wire in memory
 //! ```
@@ -57,6 +57,7 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+pub mod capture;
 pub mod clock;
 pub mod connection;
 pub mod counter;

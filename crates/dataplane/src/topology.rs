@@ -10,6 +10,8 @@ use crate::port::Port;
 pub struct Wire {
     /// Name for messages.
     pub name: Box<str>,
+    /// Names of the interfaces of its sides, for captures.
+    pub interfaces: [Box<str>; 2],
     /// One side.
     pub a: Box<dyn Port>,
     /// The other side.
@@ -27,7 +29,15 @@ impl Wire {
         b: Box<dyn Port>,
         pool: FramePool,
     ) -> Self {
-        Self { name: name.into(), a, b, pool }
+        let name = name.into();
+        let interfaces = ["a", "b"].map(|side| format!("{name} {side}").into());
+        Self { name, interfaces, a, b, pool }
+    }
+
+    /// Says what interfaces its sides are.
+    pub fn with_interfaces(mut self, a: &str, b: &str) -> Self {
+        self.interfaces = [a.into(), b.into()];
+        self
     }
 }
 

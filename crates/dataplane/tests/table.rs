@@ -222,6 +222,9 @@ proptest! {
                 Operation::NewPolicy => generation += 1,
             }
             prop_assert_eq!(table.len(), model.len());
+            let mut half_open = 0;
+            table.for_each(|_, connection| half_open += usize::from(connection.half_open()));
+            prop_assert_eq!(table.half_open(), half_open);
         }
     }
 }
@@ -289,7 +292,7 @@ fn eviction_prefers_what_nobody_misses() {
     for client in 0..16 {
         assert!(known(&table, 1000, &datagram(Version::V4, client)));
     }
-    assert_eq!(table.len(), 32);
+    assert_eq!((table.len(), table.evicted()), (32, 16));
 }
 
 #[test]
@@ -316,7 +319,7 @@ fn a_syn_flood_harms_only_who_floods() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(opened, 100);
+    assert_eq!((opened, table.half_open()), (100, 100));
     assert!(known(&table, 2, &old));
     assert!(matches!(open(&table, 2, &syn(200_000), 7), Settled::Opened { .. }));
     // Answered handshakes and expired ones make room again.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use arc_swap::ArcSwapOption;
 
 use super::fragment::{self, Fragments};
+use crate::capture::Tap;
 use crate::connection::{self, Table};
 use crate::verdict::{Identities, Policy};
 
@@ -80,6 +81,7 @@ pub struct Engine {
     pub(super) fragments: Fragments,
     pub(super) published: ArcSwapOption<Published>,
     numbers: AtomicU32,
+    tap: Arc<Tap>,
 }
 
 impl Engine {
@@ -94,6 +96,7 @@ impl Engine {
             fragments: Fragments::new(config.fragments),
             published: ArcSwapOption::empty(),
             numbers: AtomicU32::new(0),
+            tap: Arc::default(),
         })
     }
 
@@ -123,6 +126,11 @@ impl Engine {
     /// Places of the connection table that a complete round of [`super::Lane::expire`] looks at.
     pub fn sweep_size(&self) -> usize {
         self.connections.sweep_size()
+    }
+
+    /// Where packets that its workers judge can be watched.
+    pub fn tap(&self) -> &Arc<Tap> {
+        &self.tap
     }
 
     /// The connection table.

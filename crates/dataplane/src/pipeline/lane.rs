@@ -7,6 +7,7 @@ use portcullis_identity_table::IdentityId;
 use super::engine::{Engine, Published};
 use super::fragment::Fate;
 use super::reject;
+use crate::capture::{self, InterfaceId};
 use crate::clock::Time;
 use crate::connection::{Direction, Ended, Grant, Probe, Role, Segment, Settled, Tokens, Tracked};
 use crate::counter::Counters;
@@ -125,6 +126,7 @@ pub struct Lane {
     /// The handle on the identities of the snapshot with this number.
     identify: Option<(u32, Box<dyn Identify>)>,
     rejects: Tokens,
+    capture: capture::Writer,
     released: Vec<Box<[u8]>>,
     scratch: Box<Scratch>,
 }
@@ -181,8 +183,10 @@ impl Lane {
             identities_v4: [IdentityId::UNKNOWN; 2 * BATCH],
             identities_v6: [IdentityId::UNKNOWN; 2 * BATCH],
         });
+        let capture = capture::Writer::new(Arc::clone(engine.tap()));
         Self {
             engine,
+            capture,
             counters: Arc::default(),
             events,
             identify: None,
@@ -241,14 +245,27 @@ impl Lane {
             }
             None => self.refuse_all(out),
         }
-        for judgement in &*out {
-            if let Some(reason) = judgement.reason
-                && reason != Reason::FragmentHeld
-            {
+        self.count(inputs, out);
+        count
+    }
+
+    /// Counts drops by reason, and all packets by rule.
+    fn count(&self, inputs: &[Input<'_>], out: &[Judgement]) {
+        for (input, judgement) in inputs.iter().zip(out) {
+            let bytes = input.wire_len as u64;
+            let of_rule = self.counters.rules.of(judgement.rule);
+            let Some(reason) = judgement.reason else {
+                of_rule.passed.add(1);
+                of_rule.passed_bytes.add(bytes);
+                continue;
+            };
+            if reason != Reason::FragmentHeld {
+                of_rule.refused.add(1);
+                of_rule.refused_bytes.add(bytes);
                 self.counters.dropped(reason).add(1);
+                self.counters.dropped_bytes(reason).add(bytes);
             }
         }
-        count
     }
 
     /// Fragments that were held ([`Reason::FragmentHeld`]) and pass now that the first of their packet
@@ -272,6 +289,24 @@ impl Lane {
         let len = reject::answer(frame, headers, out)?;
         let rate = &self.engine.config.reject_rate;
         self.rejects.take(rate, now.as_millis() as u32).then_some(len)
+    }
+
+    /// Copies packets of the last batch, `inputs` and what became of them, that somebody captures.
+    /// One branch while nobody does.
+    #[inline]
+    pub fn capture(
+        &mut self,
+        now: Time,
+        interface: InterfaceId,
+        inputs: &[Input<'_>],
+        judgements: &[Judgement],
+    ) {
+        if self.capture.armed() {
+            let headers = self.scratch.headers.iter().map(Option::as_ref);
+            let packets = inputs.iter().zip(headers).zip(judgements);
+            let packets = packets.map(|((input, headers), judgement)| (input, headers, judgement));
+            self.capture.batch(now, interface, packets);
+        }
     }
 
     /// Looks at the next `budget` places of the connection table, forgets connections that were

@@ -1,5 +1,6 @@
 //! One wire's share of a worker's round.
 
+use crate::capture::{InterfaceId, Tap};
 use crate::clock::Time;
 use crate::counter::Counters;
 use crate::frame::{Batch, Frame, FramePool, Umem};
@@ -23,6 +24,7 @@ pub(super) struct Forwarder {
     judgements: Vec<Judgement>,
     /// Frames of a packet whose first buffer was judged in an earlier batch: its fate.
     unfinished: [Option<bool>; 2],
+    interfaces: [InterfaceId; 2],
     /// Rounds since a frame came.
     pub(super) idle: u32,
     /// Whether the worker looks at it in every round.
@@ -30,9 +32,11 @@ pub(super) struct Forwarder {
 }
 
 impl Forwarder {
-    pub(super) fn new(wire: Wire) -> Self {
+    pub(super) fn new(wire: Wire, tap: &Tap) -> Self {
+        let interfaces = [0, 1].map(|side: usize| tap.interface(&wire.interfaces[side]));
         Self {
             wire,
+            interfaces,
             received: Batch::new(BATCH),
             to_send: Batch::new(BATCH),
             to_answer: Batch::new(BATCH),
@@ -105,7 +109,9 @@ impl Forwarder {
                 continues = frame.more;
             }
         }
-        lane.judge(now, &inputs[..packets], &mut self.judgements);
+        let inputs = &inputs[..packets];
+        lane.judge(now, inputs, &mut self.judgements);
+        lane.capture(now, self.interfaces[from], inputs, &self.judgements);
 
         if lane.engine().config().complete_checksums {
             // Frames that end a packet of the batch before have been judged with it.
@@ -237,6 +243,7 @@ fn count_unsent(counters: &Counters, unsent: Unsent) {
         counters.forwarded.add(unsent.packets.wrapping_neg());
         counters.forwarded_bytes.add(unsent.bytes.wrapping_neg());
         counters.dropped(Reason::TransmitFull).add(unsent.packets);
+        counters.dropped_bytes(Reason::TransmitFull).add(unsent.bytes);
     }
 }
 

@@ -142,7 +142,7 @@ impl Worker {
         if free.is_none() {
             self.wires.push(None);
         }
-        self.wires[slot] = Some(Forwarder::new(wire));
+        self.wires[slot] = Some(Forwarder::new(wire, self.lane.engine().tap()));
         self.wake(slot);
         Ok(())
     }
@@ -185,14 +185,16 @@ impl Worker {
 
     /// As [`Worker::round`], with the wires that are awake. Leaves those to sleep that have been
     /// silent for long enough.
-    fn look_at_awake(&mut self, now: Time) {
+    fn look_at_awake(&mut self, now: Time) -> usize {
         let Self { wires, awake, lane, config, .. } = self;
+        let mut received = 0;
         awake.retain(|slot| {
             let Some(wire) = wires.get_mut(*slot).and_then(Option::as_mut) else { return false };
-            wire.round(now, lane);
+            received += wire.round(now, lane);
             wire.awake = wire.idle < config.idle_rounds || wire.outstanding();
             wire.awake
         });
+        received
     }
 
     fn wake(&mut self, slot: usize) {
@@ -226,10 +228,10 @@ impl Worker {
         while !self.stop.load(Ordering::Acquire) {
             self.obey();
             let now = self.clock.now();
-            if now.since(self.looked) >= self.config.tick {
-                self.look_at_all(now);
-            } else {
-                self.look_at_awake(now);
+            let due = now.since(self.looked) >= self.config.tick;
+            let received = if due { self.look_at_all(now) } else { self.look_at_awake(now) };
+            if received > 0 {
+                self.lane.counters().rounds.record(self.clock.now().since(now));
             }
             self.sweep(now);
             self.listen();

@@ -46,6 +46,8 @@ pub struct Table {
     v4: Part<SlotV4>,
     v6: Part<SlotV6>,
     len: AtomicU64,
+    half_open: AtomicU64,
+    evicted: AtomicU64,
     quotas: Quotas,
     sweep: sweep::Cursor,
 }
@@ -80,6 +82,8 @@ impl Table {
             v4: Part::new(capacity)?,
             v6: Part::new(capacity)?,
             len: AtomicU64::new(0),
+            half_open: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
             quotas: Quotas::new(config.limits),
             sweep: sweep::Cursor::default(),
         })
@@ -93,6 +97,21 @@ impl Table {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Most connections at a time.
+    pub fn capacity(&self) -> usize {
+        self.config.capacity
+    }
+
+    /// TCP connections and SCTP associations whose handshake is not finished.
+    pub fn half_open(&self) -> usize {
+        self.half_open.load(Ordering::Relaxed) as usize
+    }
+
+    /// Connections that had to go because the table was full, since it was made.
+    pub fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
     }
 
     /// Bytes in use: the index, and connections that are or were in the table. Memory that was never
@@ -279,6 +298,8 @@ impl Table {
                     self.quotas.adopt(over.grant.source, over.half_open());
                     return Some(Settled::Dropped(reason));
                 }
+                self.opens(connection.half_open());
+                self.closes(over.half_open());
                 locked.write(&case.lookup.key, &connection);
                 *ended = Some(Ended { key: probe.key, connection: over });
                 Some(Settled::Opened { grant })
@@ -304,6 +325,7 @@ impl Table {
         if let Err(reason) = self.quotas.open(grant.source, half_open, case.now) {
             return Some(Settled::Dropped(reason));
         }
+        self.opens(half_open);
         let inserted = if self.make_room(case.now, ended) {
             part.insert(&case.lookup.key, case.lookup.hash, &connection)
         } else {
@@ -313,6 +335,7 @@ impl Table {
             return Some(Settled::Opened { grant });
         }
         self.len.fetch_sub(1, Ordering::Relaxed);
+        self.closes(half_open);
         self.quotas.end(grant.source, half_open);
         match inserted {
             Inserted::Full => Some(Settled::Dropped(Reason::TableFull)),
@@ -331,6 +354,7 @@ impl Table {
             OnFull::DenyNew => false,
             OnFull::EvictOldest => {
                 *ended = self.evict(now);
+                self.evicted.fetch_add(ended.is_some().into(), Ordering::Relaxed);
                 ended.is_some()
             }
         }
@@ -369,8 +393,11 @@ impl Table {
         let (step, after) = locked.step(probe, now);
         match step {
             Step::Pass => {
-                if before.half_open() && !after.half_open() && self.quotas.active() {
-                    self.quotas.finish(locked.grant().source);
+                if before.half_open() && !after.half_open() {
+                    self.closes(true);
+                    if self.quotas.active() {
+                        self.quotas.finish(locked.grant().source);
+                    }
                 }
                 let attribute = self.config.attribute;
                 Found::Member(if attribute { locked.grant() } else { Grant::default() })
@@ -387,6 +414,7 @@ impl Table {
             self.len.fetch_sub(1, Ordering::Relaxed);
             return false;
         }
+        self.opens(connection.half_open());
         let lookup = self.look(key);
         let inserted = match key.version {
             Version::V4 => self.v4.insert(&lookup.key, lookup.hash, connection),
@@ -397,6 +425,7 @@ impl Table {
             self.quotas.adopt(connection.grant.source, connection.half_open());
         } else {
             self.len.fetch_sub(1, Ordering::Relaxed);
+            self.closes(connection.half_open());
         }
         done
     }
@@ -420,8 +449,26 @@ impl Table {
     ) -> Option<Connection> {
         let connection = part.remove(&lookup.key, lookup.hash, index, condition)?;
         self.len.fetch_sub(1, Ordering::Relaxed);
+        self.closes(connection.half_open());
         self.quotas.end(connection.grant.source, connection.half_open());
         Some(connection)
+    }
+
+    /// A connection comes into the table, half-open or not. Counted before it can be seen there, so
+    /// that whoever finishes its handshake finds it counted.
+    #[inline]
+    fn opens(&self, half_open: bool) {
+        if half_open {
+            self.half_open.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A half-open connection is finished, or gone.
+    #[inline]
+    fn closes(&self, half_open: bool) {
+        if half_open {
+            self.half_open.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     fn look(&self, key: &Key) -> Lookup {

@@ -1,8 +1,14 @@
 //! Counters: written by one worker without locked instructions, read by anybody.
 
+mod histogram;
+mod rule;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::reason::Reason;
+
+pub use histogram::{BOUNDS, Histogram};
+pub use rule::{Counted, RULES, RuleCounter, RuleCounters};
 
 /// What one worker counted since it began. Cache-line aligned, so that workers do not disturb each
 /// other.
@@ -27,6 +33,12 @@ pub struct Counters {
     pub checksums_completed: Counter,
     /// Answers sent to senders of rejected packets.
     pub rejects_sent: Counter,
+    /// Time from the beginning to the end of a worker's round in which packets came: what every one
+    /// of them waits within the worker.
+    pub rounds: Histogram,
+    /// Packets by deciding rule.
+    pub rules: RuleCounters,
+    dropped_bytes: [Counter; Reason::ALL.len()],
     dropped: [Counter; Reason::ALL.len()],
 }
 
@@ -60,6 +72,9 @@ impl Counters {
             ended: Counter::default(),
             checksums_completed: Counter::default(),
             rejects_sent: Counter::default(),
+            rounds: Histogram::default(),
+            rules: RuleCounters::default(),
+            dropped_bytes: [const { Counter(AtomicU64::new(0)) }; Reason::ALL.len()],
             dropped: [const { Counter(AtomicU64::new(0)) }; Reason::ALL.len()],
         }
     }
@@ -67,6 +82,12 @@ impl Counters {
     /// Packets dropped for `reason`.
     pub fn dropped(&self, reason: Reason) -> &Counter {
         &self.dropped[reason as usize]
+    }
+
+    /// Bytes of the packets dropped for `reason`. Fragments that were held and dropped later are
+    /// counted as packets only.
+    pub fn dropped_bytes(&self, reason: Reason) -> &Counter {
+        &self.dropped_bytes[reason as usize]
     }
 
     /// Packets dropped for any reason.
