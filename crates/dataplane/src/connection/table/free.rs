@@ -4,7 +4,6 @@ use crossbeam_utils::CachePadded;
 
 use super::slot::{Slot, link};
 use super::sync::{AtomicU32, AtomicU64, Ordering};
-use crate::prefetch::prefetch;
 
 /// Stacks, so that workers rarely meet at one.
 const STACKS: usize = if cfg!(loom) { 1 } else { 16 };
@@ -30,10 +29,16 @@ impl Free {
         self.fresh.load(Ordering::Relaxed) as usize
     }
 
-    /// Takes a free slot, of those near `hint` if possible. O(1).
-    pub(super) fn pop<S: Slot>(&self, slots: &[S], hint: u64) -> Option<u32> {
+    /// Takes a free slot, of those near `hint` if possible. O(1). `fetch` is told which slot the same
+    /// stack will give next: whoever opens that connection should find its memory in the cache.
+    pub(super) fn pop<S: Slot>(
+        &self,
+        slots: &[S],
+        hint: u64,
+        fetch: impl Fn(usize),
+    ) -> Option<u32> {
         let first = hint as usize % STACKS;
-        if let Some(slot) = self.pop_from(slots, first) {
+        if let Some(slot) = self.pop_from(slots, first, &fetch) {
             return Some(slot);
         }
         let limit = u32::try_from(slots.len()).unwrap_or(u32::MAX);
@@ -41,7 +46,7 @@ impl Free {
         if let Ok(fresh) = self.fresh.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
             return Some(fresh);
         }
-        (1..STACKS).find_map(|n| self.pop_from(slots, (first + n) % STACKS))
+        (1..STACKS).find_map(|n| self.pop_from(slots, (first + n) % STACKS, &fetch))
     }
 
     /// Gives a slot back. Nobody else may hold it.
@@ -58,7 +63,12 @@ impl Free {
         }
     }
 
-    fn pop_from<S: Slot>(&self, slots: &[S], stack: usize) -> Option<u32> {
+    fn pop_from<S: Slot>(
+        &self,
+        slots: &[S],
+        stack: usize,
+        fetch: &impl Fn(usize),
+    ) -> Option<u32> {
         let head = &self.heads[stack];
         let mut old = head.load(Ordering::Acquire);
         loop {
@@ -72,9 +82,8 @@ impl Free {
                 Ordering::Acquire,
             ) {
                 Ok(_) => {
-                    // Whoever opens the next connection finds its memory in the cache.
-                    if let Some(next) = slots.get((next as usize).wrapping_sub(1)) {
-                        prefetch(next);
+                    if let Some(next) = (next as usize).checked_sub(1) {
+                        fetch(next);
                     }
                     return Some(slot);
                 }

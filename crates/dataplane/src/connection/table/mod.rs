@@ -288,10 +288,11 @@ impl Table {
                 Some(Settled::Again { opened: probe.direction })
             }
             Found::Replaceable => {
-                let (grant, connection) = match self.opening(case) {
-                    Ok(opening) => opening,
+                let connection = match self.opening(case) {
+                    Ok(connection) => connection,
                     Err(reason) => return Some(Settled::Dropped(reason)),
                 };
+                let grant = connection.grant;
                 let over = locked.read();
                 self.quotas.end(over.grant.source, over.half_open());
                 if let Err(reason) = self.quotas.open(grant.source, connection.half_open(), now) {
@@ -317,10 +318,11 @@ impl Table {
         if case.opened != case.probe.direction {
             return Some(Settled::Again { opened: case.probe.direction });
         }
-        let (grant, connection) = match self.opening(case) {
-            Ok(opening) => opening,
+        let connection = match self.opening(case) {
+            Ok(connection) => connection,
             Err(reason) => return Some(Settled::Dropped(reason)),
         };
+        let grant = connection.grant;
         let half_open = connection.half_open();
         if let Err(reason) = self.quotas.open(grant.source, half_open, case.now) {
             return Some(Settled::Dropped(reason));
@@ -361,12 +363,18 @@ impl Table {
     }
 
     /// The connection that a packet would open, if it may.
-    fn opening(&self, case: &Case<'_>) -> Result<(Grant, Connection), Reason> {
-        // What cannot open is invalid, whatever the policy says of it.
-        let grant = case.decision.unwrap_or_default();
-        let Case { probe, now, generation, .. } = *case;
-        let connection = Connection::open(probe, now, generation, grant, self.config.pick_up)?;
-        case.decision.map(|grant| (grant, connection))
+    #[inline(always)]
+    fn opening(&self, case: &Case<'_>) -> Result<Connection, Reason> {
+        let Case { probe, now, generation, decision, .. } = *case;
+        match decision {
+            Ok(grant) => Connection::open(probe, now, generation, grant, self.config.pick_up),
+            // What cannot open is invalid, whatever the policy says of it.
+            Err(reason) => {
+                let grant = Grant::default();
+                Connection::open(probe, now, generation, grant, self.config.pick_up)?;
+                Err(reason)
+            }
+        }
     }
 
     /// Takes a packet into account, unless the connection is over or must be judged.

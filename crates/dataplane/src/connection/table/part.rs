@@ -76,14 +76,23 @@ impl<S: Slot> Part<S> {
         let bucket = &self.buckets[self.home(hash)];
         if let Some(place) = bucket.find(tag(hash)).0.next() {
             let index = bucket.slot(place) as usize;
-            let slot = &self.slots[index];
-            prefetch(slot);
-            if size_of::<S>() > 64 {
-                prefetch(&slot.words()[8]);
-            }
-            if with_cold && S::COLD_ELSEWHERE {
-                prefetch(slot.cold(&self.cold, index));
-            }
+            self.prefetch(index, with_cold);
+        }
+    }
+
+    /// Fetches a slot; its cold part too if asked, or if that lies beside it.
+    #[inline(always)]
+    fn prefetch(&self, index: usize, with_cold: bool) {
+        let Some(slot) = self.slots.get(index) else { return };
+        prefetch(slot);
+        if size_of::<S>() > 64 {
+            prefetch(&slot.words()[8]);
+        }
+        if with_cold && S::COLD_ELSEWHERE {
+            // Three in eight cross a line.
+            let cold = slot.cold(&self.cold, index);
+            prefetch(cold.first());
+            prefetch(cold.last());
         }
     }
 
@@ -156,7 +165,8 @@ impl<S: Slot> Part<S> {
 
     /// Adds a connection. The caller holds no slot.
     pub(super) fn insert(&self, key: &KeyWords, hash: u64, connection: &Connection) -> Inserted {
-        let Some(index) = self.free.pop(&self.slots, hash) else { return Inserted::Full };
+        let fetch = |next| self.prefetch(next, true);
+        let Some(index) = self.free.pop(&self.slots, hash, fetch) else { return Inserted::Full };
         self.lock(index).write(key, connection);
         let inserted = self.publish(key, hash, index);
         if !matches!(inserted, Inserted::Done) {

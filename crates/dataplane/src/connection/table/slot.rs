@@ -48,6 +48,20 @@ pub(super) type KeyWords = [u64; 5];
 #[derive(Debug)]
 pub(super) struct Cold([AtomicU64; 3]);
 
+impl Cold {
+    /// The first word.
+    #[inline(always)]
+    pub(super) fn first(&self) -> &AtomicU64 {
+        &self.0[0]
+    }
+
+    /// The last word.
+    #[inline(always)]
+    pub(super) fn last(&self) -> &AtomicU64 {
+        &self.0[2]
+    }
+}
+
 /// Memory of one connection.
 pub(super) trait Slot: Zeroed {
     /// Words of the key.
