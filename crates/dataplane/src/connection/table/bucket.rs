@@ -11,7 +11,7 @@
 //! | 2 .. 8 | slot numbers, two a word |
 
 use super::memory::Zeroed;
-use super::sync::{AtomicU32, AtomicU64, Backoff, Ordering};
+use super::sync::{AtomicU32, AtomicU64, Ordering, acquire};
 
 /// Slots that a bucket can name.
 pub(super) const WIDTH: usize = 12;
@@ -73,7 +73,7 @@ impl Matches {
 }
 
 /// Bytes of `word` that equal `tag`: one bit each.
-#[cfg(any(test, not(target_arch = "x86_64")))]
+#[cfg(any(all(test, not(loom)), not(target_arch = "x86_64")))]
 fn equal_bytes(word: u64, tag: u8) -> u32 {
     const LOWS: u64 = 0x7f7f_7f7f_7f7f_7f7f;
     let difference = word ^ (0x0101_0101_0101_0101 * u64::from(tag));
@@ -101,12 +101,7 @@ impl Bucket {
     /// Waits for the lock and takes it.
     #[inline]
     pub(super) fn lock(&self) -> LockedBucket<'_> {
-        let mut backoff = Backoff::default();
-        while self.tags[1].fetch_or(LOCK, Ordering::Acquire) & LOCK != 0 {
-            while self.tags[1].load(Ordering::Relaxed) & LOCK != 0 {
-                backoff.wait();
-            }
-        }
+        acquire(&self.tags[1], LOCK);
         LockedBucket(self)
     }
 }

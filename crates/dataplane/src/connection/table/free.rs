@@ -63,12 +63,7 @@ impl Free {
         }
     }
 
-    fn pop_from<S: Slot>(
-        &self,
-        slots: &[S],
-        stack: usize,
-        fetch: &impl Fn(usize),
-    ) -> Option<u32> {
+    fn pop_from<S: Slot>(&self, slots: &[S], stack: usize, fetch: &impl Fn(usize)) -> Option<u32> {
         let head = &self.heads[stack];
         let mut old = head.load(Ordering::Acquire);
         loop {

@@ -14,6 +14,8 @@
 
 mod bucket;
 mod free;
+#[cfg(all(test, loom))]
+mod interleavings;
 mod memory;
 mod part;
 mod slot;

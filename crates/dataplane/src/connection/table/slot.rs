@@ -24,7 +24,7 @@
 use portcullis_identity_table::IdentityId;
 
 use super::memory::Zeroed;
-use super::sync::{AtomicU64, Backoff, Ordering};
+use super::sync::{AtomicU64, Ordering, acquire};
 use crate::connection::state::{Connection, Grant, Protocol, Traffic};
 use crate::connection::tcp::{Phase, Side, Step, Tcp, pack_window, unpack_window};
 use crate::connection::{Direction, Key, Probe, Segment};
@@ -212,27 +212,8 @@ impl<'a, S: Slot> Locked<'a, S> {
     /// Waits for the lock of a slot and takes it.
     #[inline(always)]
     pub(super) fn new(slot: &'a S, cold: &'a Cold) -> Self {
-        let word = &slot.words()[S::KEY];
-        let state = word.load(Ordering::Relaxed) & !LOCK;
-        match word.compare_exchange(state, state | LOCK, Ordering::Acquire, Ordering::Relaxed) {
-            Ok(_) => Self { slot, cold, state },
-            Err(_) => Self::wait(slot, cold),
-        }
-    }
-
-    #[cold]
-    fn wait(slot: &'a S, cold: &'a Cold) -> Self {
-        let word = &slot.words()[S::KEY];
-        let mut backoff = Backoff::default();
-        loop {
-            let state = word.fetch_or(LOCK, Ordering::Acquire);
-            if state & LOCK == 0 {
-                return Self { slot, cold, state };
-            }
-            while word.load(Ordering::Relaxed) & LOCK != 0 {
-                backoff.wait();
-            }
-        }
+        let state = acquire(&slot.words()[S::KEY], LOCK);
+        Self { slot, cold, state }
     }
 
     /// Whether the slot holds a connection with this key.

@@ -1,34 +1,43 @@
 //! The atomics of the table: the machine's, or loom's, which tries every interleaving.
 
 #[cfg(loom)]
-pub(super) use loom::{
-    hint::spin_loop,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
-};
+pub(super) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 #[cfg(not(loom))]
 pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Waits for a lock that is held for some tens of nanoseconds, unless its holder lost the processor.
-#[derive(Default)]
-pub(super) struct Backoff(u32);
-
-impl Backoff {
-    #[cold]
-    pub(super) fn wait(&mut self) {
-        #[cfg(loom)]
-        {
-            self.0 += 1;
-            loom::thread::yield_now();
-            spin_loop();
-        }
-        #[cfg(not(loom))]
-        {
-            self.0 += 1;
-            if self.0 < 100 {
-                std::hint::spin_loop();
-            } else {
-                std::thread::yield_now();
-            }
-        }
+/// Takes the lock that is the bit `lock` of `word`; answers the word as it was. Whoever holds it gives
+/// it back after some tens of nanoseconds, unless he lost the processor.
+#[inline(always)]
+pub(super) fn acquire(word: &AtomicU64, lock: u64) -> u64 {
+    let old = word.load(Ordering::Relaxed) & !lock;
+    match word.compare_exchange(old, old | lock, Ordering::Acquire, Ordering::Relaxed) {
+        Ok(old) => old,
+        Err(_) => wait(word, lock),
     }
+}
+
+#[cold]
+fn wait(word: &AtomicU64, lock: u64) -> u64 {
+    let mut tries = 0;
+    loop {
+        let old = word.load(Ordering::Relaxed);
+        let new = old | lock;
+        if old & lock == 0
+            && word.compare_exchange(old, new, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        {
+            return old;
+        }
+        tries += 1;
+        pause(tries);
+    }
+}
+
+#[cfg(loom)]
+fn pause(_tries: u32) {
+    loom::thread::yield_now();
+}
+
+#[cfg(not(loom))]
+fn pause(tries: u32) {
+    if tries < 100 { std::hint::spin_loop() } else { std::thread::yield_now() }
 }

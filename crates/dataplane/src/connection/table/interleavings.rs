@@ -1,0 +1,165 @@
+//! Every interleaving of a few threads at a small table, tried by loom:
+//! `RUSTFLAGS="--cfg loom" cargo test --release -p portcullis-dataplane --lib loom`.
+
+use loom::sync::Arc;
+use loom::thread;
+
+use super::part::{Inserted, Part};
+use super::slot::{KeyWords, Slot, SlotV4};
+use crate::connection::state::{Connection, Grant, Protocol, Traffic};
+use crate::connection::{Direction, Key};
+use crate::packet::Version;
+use crate::verdict::RuleId;
+
+const HASH: u64 = 1;
+
+/// Interleavings with at most this many preemptions: nearly all mistakes need no more (Musuvathi,
+/// Qadeer 2007), and all of them would take days.
+fn model(test: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.max_branches = 20_000;
+    builder.check(test);
+}
+
+fn part(capacity: usize) -> Arc<Part<SlotV4>> {
+    Arc::new(Part::new(capacity).unwrap())
+}
+
+fn key(number: u16) -> KeyWords {
+    SlotV4::pack_key(&Key {
+        a: 1,
+        b: 2,
+        a_port: number,
+        b_port: 443,
+        zone: 0,
+        protocol: 17,
+        version: Version::V4,
+    })
+}
+
+/// A connection all of whose fields tell whose it is.
+fn connection(number: u16) -> Connection {
+    let number = u32::from(number);
+    Connection {
+        protocol: Protocol::Datagram { answered: number % 2 == 1 },
+        opened: if number % 2 == 1 { Direction::BToA } else { Direction::AToB },
+        generation: number,
+        grant: Grant { rule: RuleId::new(number), ..Grant::default() },
+        created: number,
+        seen: number,
+        traffic: [Traffic { packets: number.into(), bytes: number.into() }; 2],
+    }
+}
+
+fn insert(part: &Part<SlotV4>, number: u16) -> Inserted {
+    part.insert(&key(number), HASH, &connection(number))
+}
+
+/// What a look-up finds is whole, and belongs to the key that was asked for.
+fn look(part: &Part<SlotV4>, number: u16) -> bool {
+    let Some((_, locked)) = part.find(&key(number), HASH) else { return false };
+    assert_eq!(locked.read(), connection(number));
+    true
+}
+
+fn remove(part: &Part<SlotV4>, number: u16) -> bool {
+    let Some((index, locked)) = part.find(&key(number), HASH) else { return false };
+    drop(locked);
+    match part.remove(&key(number), HASH, index, |_| true) {
+        Some(removed) => {
+            assert_eq!(removed, connection(number));
+            true
+        }
+        None => false,
+    }
+}
+
+#[test]
+fn loom_a_connection_appears_whole() {
+    model(|| {
+        let part = part(2);
+        let other = {
+            let part = part.clone();
+            thread::spawn(move || insert(&part, 1))
+        };
+        look(&part, 1);
+        assert!(matches!(other.join().unwrap(), Inserted::Done));
+        assert!(look(&part, 1));
+    });
+}
+
+#[test]
+fn loom_one_of_two_opens() {
+    model(|| {
+        let part = part(2);
+        let other = {
+            let part = part.clone();
+            thread::spawn(move || matches!(insert(&part, 1), Inserted::Done))
+        };
+        let here = matches!(insert(&part, 1), Inserted::Done);
+        assert!(here != other.join().unwrap(), "both or neither opened it");
+        assert!(look(&part, 1));
+        // The loser's slot is free again.
+        assert!(matches!(insert(&part, 2), Inserted::Done));
+        assert!(look(&part, 2));
+    });
+}
+
+#[test]
+fn loom_one_of_two_removes() {
+    model(|| {
+        let part = part(1);
+        insert(&part, 1);
+        let other = {
+            let part = part.clone();
+            thread::spawn(move || remove(&part, 1))
+        };
+        let here = remove(&part, 1);
+        assert!(here != other.join().unwrap(), "both or neither removed it");
+        assert!(!look(&part, 1));
+        assert!(matches!(insert(&part, 2), Inserted::Done), "one slot, given back once");
+        assert!(matches!(insert(&part, 3), Inserted::Full));
+    });
+}
+
+#[test]
+fn loom_a_slot_that_goes_to_another_is_not_mistaken() {
+    model(|| {
+        let part = part(1);
+        insert(&part, 1);
+        let other = {
+            let part = part.clone();
+            thread::spawn(move || {
+                assert!(remove(&part, 1));
+                assert!(matches!(insert(&part, 2), Inserted::Done));
+            })
+        };
+        look(&part, 1);
+        look(&part, 2);
+        other.join().unwrap();
+        assert!(!look(&part, 1) && look(&part, 2));
+    });
+}
+
+#[test]
+fn loom_packets_of_both_directions_are_all_counted() {
+    model(|| {
+        let part = part(1);
+        insert(&part, 2);
+        let count = |part: &Part<SlotV4>| {
+            let (_, mut locked) = part.find(&key(2), HASH).unwrap();
+            let mut connection = locked.read();
+            connection.traffic[0].packets += 1;
+            locked.write(&key(2), &connection);
+        };
+        let other = {
+            let part = part.clone();
+            thread::spawn(move || count(&part))
+        };
+        count(&part);
+        other.join().unwrap();
+        let (_, locked) = part.find(&key(2), HASH).unwrap();
+        assert_eq!(locked.read().traffic[0].packets, 4);
+    });
+}
