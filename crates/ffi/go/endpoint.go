@@ -1,0 +1,114 @@
+package portcullis
+
+/*
+#include "bridge.h"
+*/
+import "C"
+
+import (
+	"net/netip"
+	"unsafe"
+)
+
+// Endpoint is a pod, or whatever else owns addresses.
+type Endpoint struct {
+	// Namespace and Name tell endpoints apart.
+	Namespace, Name string
+	// ServiceAccount is "default" if empty.
+	ServiceAccount string
+	// Node it runs on; empty if unknown.
+	Node string
+	// Labels that policies select by.
+	Labels map[string]string
+	// Ports that rules may name.
+	Ports []NamedPort
+	// Addresses, any number of each family.
+	Addresses []netip.Addr
+	// HostNetwork: it shares its node's network. Policies then do not apply to it.
+	HostNetwork bool
+}
+
+// NamedPort is a port of an endpoint that rules may name.
+type NamedPort struct {
+	Name     string
+	Protocol uint8 // 6 (TCP), 17 (UDP), 132 (SCTP)
+	Port     uint16
+}
+
+// EndpointName tells endpoints apart.
+type EndpointName struct{ Namespace, Name string }
+
+// Upsert adds endpoints, or replaces those of the same namespace and name, one after the other. Each
+// is in force when the next begins; the first that is refused ends the call. Answers how many are in
+// force.
+func (e *Engine) Upsert(endpoints ...Endpoint) (int, error) {
+	var a arena
+	defer a.free()
+	list := a.endpoints(endpoints)
+	var done C.size_t
+	err := e.do("Upsert", &a, func(handle C.uintptr_t) C.int32_t {
+		return C.bridge_engine_upsert(handle, list, C.size_t(len(endpoints)), &done)
+	})
+	return int(done), err
+}
+
+// Remove takes endpoints out: their addresses are then outside the cluster. Answers how many were
+// there.
+func (e *Engine) Remove(names ...EndpointName) (int, error) {
+	var a arena
+	defer a.free()
+	start := (*C.portcullis_endpoint_name)(a.alloc(len(names), C.sizeof_portcullis_endpoint_name))
+	list := unsafe.Slice(start, len(names))
+	for i, name := range names {
+		list[i].namespace_name, list[i].name = a.text(name.Namespace), a.text(name.Name)
+	}
+	var removed C.size_t
+	err := e.do("Remove", &a, func(handle C.uintptr_t) C.int32_t {
+		return C.bridge_engine_remove(handle, start, C.size_t(len(names)), &removed)
+	})
+	return int(removed), err
+}
+
+// ReplaceEndpoints makes the endpoints exactly these, all at once: no packet is judged by a mix.
+func (e *Engine) ReplaceEndpoints(endpoints []Endpoint) error {
+	var a arena
+	defer a.free()
+	list := a.endpoints(endpoints)
+	return e.do("ReplaceEndpoints", &a, func(handle C.uintptr_t) C.int32_t {
+		return C.bridge_engine_replace(handle, list, C.size_t(len(endpoints)))
+	})
+}
+
+func (a *arena) endpoints(endpoints []Endpoint) *C.portcullis_endpoint {
+	start := (*C.portcullis_endpoint)(a.alloc(len(endpoints), C.sizeof_portcullis_endpoint))
+	list := unsafe.Slice(start, len(endpoints))
+	for i := range endpoints {
+		from, to := &endpoints[i], &list[i]
+		to.namespace_name, to.name = a.text(from.Namespace), a.text(from.Name)
+		to.service_account, to.node = a.optional(from.ServiceAccount), a.optional(from.Node)
+		to.labels = (*C.portcullis_label)(a.alloc(len(from.Labels), C.sizeof_portcullis_label))
+		to.label_count = C.size_t(len(from.Labels))
+		n := 0
+		for key, value := range from.Labels {
+			label := &unsafe.Slice(to.labels, len(from.Labels))[n]
+			label.key, label.value = a.text(key), a.text(value)
+			n++
+		}
+		to.named_ports = (*C.portcullis_named_port)(
+			a.alloc(len(from.Ports), C.sizeof_portcullis_named_port))
+		to.named_port_count = C.size_t(len(from.Ports))
+		for n, port := range from.Ports {
+			named := &unsafe.Slice(to.named_ports, len(from.Ports))[n]
+			named.name = a.text(port.Name)
+			named.protocol, named.port = C.uint8_t(port.Protocol), C.uint16_t(port.Port)
+		}
+		to.addresses = (*C.portcullis_address)(
+			a.alloc(len(from.Addresses), C.sizeof_portcullis_address))
+		to.address_count = C.size_t(len(from.Addresses))
+		for n, ip := range from.Addresses {
+			unsafe.Slice(to.addresses, len(from.Addresses))[n] = address(ip.Unmap())
+		}
+		to.host_network = flag(from.HostNetwork)
+	}
+	return start
+}
