@@ -244,6 +244,11 @@ impl Engine {
         prove(program, &self.compiler, &self.registry)
     }
 
+    #[cfg(test)]
+    pub(crate) fn compiler_mut(&mut self) -> &mut Compiler {
+        &mut self.compiler
+    }
+
     fn replace_cluster(&mut self, mut cluster: ClusterState) -> Result<(), EngineError> {
         let mut namespaces = cluster.namespaces.clone();
         cluster.namespaces.sort_unstable_by(|a, b| a.name.cmp(&b.name));

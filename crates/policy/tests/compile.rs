@@ -120,7 +120,7 @@ proptest! {
         let mut config = Config::default();
         config.prove = Prove::Everything;
         config.max_program_bytes = max_program_bytes;
-        config.max_cells = 400;
+        config.max_cells = 24;
         let mut engine = Engine::new(config);
         let mut cluster = ClusterState::default();
         let mut followers = Followers { table: BTreeMap::new(), program: engine.program().clone() };

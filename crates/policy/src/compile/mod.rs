@@ -2,11 +2,16 @@
 //! touches.
 //!
 //! For each direction, classes to which the same policies apply in the same way share a row; the row
-//! holds for each peer class the port tree of the rules between the two. Rows, sequences of rules
-//! and trees are remembered by content, so after a change everything that is found again is free.
+//! holds for each peer class the port tree of the rules between the two. Rows, steps from one tree
+//! to the next and trees are remembered by content, so after a change everything that is found again
+//! is free.
 
+mod boxes;
 pub(crate) mod classset;
-pub(crate) mod flatten;
+#[cfg(test)]
+mod flatten;
+mod fold;
+mod forest;
 pub(crate) mod grid;
 pub(crate) mod resolve;
 pub(crate) mod rows;
@@ -21,9 +26,10 @@ use portcullis_identity_table::identity::{ClassId, Identity, Owner};
 use portcullis_identity_table::registry::{Delta, Registry};
 use portcullis_identity_table::{Generation, IdentityId};
 
+use self::fold::{Folder, Stop};
 use self::grid::{GridBuilder, RowId};
 use self::resolve::Resolved;
-use self::rows::{Memo, Row, RowKeys, Rows};
+use self::rows::{Row, RowKeys, Rows};
 use self::sources::Sources;
 use self::trees::{Full, TreeBuilder};
 use self::universe::Universe;
@@ -36,8 +42,8 @@ use crate::program::{NO_ROW, Program, Record};
 pub struct Config {
     /// Most bytes that a program may have; more is an error. 1 GiB unless set.
     pub max_program_bytes: usize,
-    /// Most cells (port intervals times rules) that one pair of classes may need; more is an error.
-    /// 2^26 unless set.
+    /// Most cells (intervals of one port times intervals of the other) into which the rules between
+    /// two classes may cut one protocol; more is an error. 2^22 unless set.
     pub max_cells: u64,
     /// When to prove a program before it is handed out. Never unless set.
     pub prove: Prove,
@@ -57,7 +63,7 @@ pub enum Prove {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_program_bytes: 1 << 30, max_cells: 1 << 26, prove: Prove::default() }
+        Self { max_program_bytes: 1 << 30, max_cells: 1 << 22, prove: Prove::default() }
     }
 }
 
@@ -78,13 +84,13 @@ pub enum CompileError {
     },
     /// The rules between two classes exceed [`Config::max_cells`].
     #[error(
-        "the rules of {policy} and what applies beside it need {cells} cells of ports, the limit \
-         is {limit}: merge port ranges, or raise the limit"
+        "the rules of {policy} and what applies beside it cut ports into {cells} cells or more, the \
+         limit is {limit}: merge port ranges, or raise the limit"
     )]
     TooComplex {
-        /// The first policy that applies.
+        /// The policy with the rule that is one too many.
         policy: String,
-        /// Cells needed.
+        /// Cells so far.
         cells: u64,
         /// The limit.
         limit: u64,
@@ -99,7 +105,7 @@ pub(crate) struct Compiler {
     pub(crate) resolved: Resolved,
     pub(crate) rows: Rows,
     pub(crate) grid: GridBuilder,
-    pub(crate) memo: Memo,
+    folder: Folder,
     pub(crate) trees: TreeBuilder,
     records: Vec<Record>,
     /// Words of grid and trees after the last compilation from nothing.
@@ -117,13 +123,14 @@ impl Compiler {
         for (id, class) in registry.classes() {
             universe.set(id, Some(class.clone()));
         }
+        let folder = Folder::new(config.max_cells, config.max_program_bytes);
         Self {
             config,
             universe,
             resolved: Resolved::new(),
             rows: Rows::default(),
             grid: GridBuilder::default(),
-            memo: Memo::default(),
+            folder,
             trees: TreeBuilder::default(),
             records: Vec::new(),
             words_when_fresh: 0,
@@ -225,13 +232,8 @@ impl Compiler {
             return Ok(row);
         }
         let row = Row::new(direction, class, key, &self.resolved, &self.universe);
-        let (default, others) = row.trees(
-            &self.config,
-            &self.resolved,
-            &self.universe,
-            &mut self.memo,
-            &mut self.trees,
-        )?;
+        let folded = row.trees(&self.resolved, &self.universe, &mut self.folder, &mut self.trees);
+        let (default, others) = folded.map_err(|s| stopped(s, &self.config, &self.resolved))?;
         let id = self.rows.insert(row);
         self.grid.write_row(id, default, &others).map_err(|Full| full(&self.config, &self.grid))?;
         if self.words() * size_of::<u32>() > self.config.max_program_bytes {
@@ -242,14 +244,15 @@ impl Compiler {
 
     /// Writes what each row says of one class of peers.
     fn write_column(&mut self, class: ClassId) -> Result<(), CompileError> {
-        let Self { grid, rows, resolved, universe, memo, trees, config, .. } = self;
+        let Self { grid, rows, resolved, universe, folder, trees, config, .. } = self;
         grid.reserve_columns(universe.count());
         if universe.class(class).is_none() {
             // No identity refers to it; whoever takes the number writes it anew.
             return Ok(());
         }
         for (id, row) in rows.iter() {
-            let tree = row.tree(class, config, resolved, universe, memo, trees)?;
+            let tree = row.tree(class, resolved, universe, folder, trees);
+            let tree = tree.map_err(|s| stopped(s, config, resolved))?;
             grid.write(id, class.0, tree).map_err(|Full| full(config, grid))?;
         }
         Ok(())
@@ -294,7 +297,24 @@ impl Compiler {
         self.universe.memory_usage()
             + self.resolved.memory_usage()
             + self.rows.memory_usage()
+            + self.folder.memory_usage()
             + self.words() * size_of::<u32>()
+    }
+}
+
+/// Why the rules of a row could not be folded.
+fn stopped(stop: Stop, config: &Config, resolved: &Resolved) -> CompileError {
+    match stop {
+        // References cannot number more than this.
+        Stop::Full => CompileError::TooLarge {
+            bytes: config.max_program_bytes.saturating_add(1),
+            limit: config.max_program_bytes.min(1 << 30),
+        },
+        Stop::Cells(rule, cells) => CompileError::TooComplex {
+            policy: resolved.rules[rule.0 as usize].policy.name.to_string(),
+            cells,
+            limit: config.max_cells,
+        },
     }
 }
 

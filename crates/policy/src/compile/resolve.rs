@@ -9,6 +9,7 @@ use portcullis_identity_table::identity::ClassId;
 use portcullis_identity_table::region::SourceId;
 
 use super::classset::ClassSet;
+use super::fold::asks_names;
 use super::sources::{Sources, for_each_match};
 use super::universe::Universe;
 use crate::model::{
@@ -110,6 +111,8 @@ pub(crate) struct ResolvedRule {
     pub(crate) near: MatchId,
     /// Its peer.
     pub(crate) far: MatchId,
+    /// Whether it looks up ports by name at the source, and at the destination.
+    pub(crate) names: [bool; 2],
 }
 
 impl ResolvedPolicy {
@@ -127,10 +130,6 @@ impl ResolvedPolicy {
 
     pub(crate) fn is_staged(&self) -> bool {
         self.policy.enforcement == Enforcement::Staged
-    }
-
-    pub(crate) fn name(&self) -> &PolicyName {
-        &self.policy.name
     }
 }
 
@@ -304,7 +303,8 @@ impl Resolved {
                 resolved.far_names.extend(far);
             }
             resolved.near_conditions |= near != MatchId::ANY;
-            resolved.rules.push(ResolvedRule { id, action: rule.action, near, far });
+            let names = asks_names(&rule.traffic);
+            resolved.rules.push(ResolvedRule { id, action: rule.action, near, far, names });
         }
         for names in [&mut resolved.near_names, &mut resolved.far_names] {
             names.sort_unstable();

@@ -7,12 +7,11 @@ use ahash::AHashMap;
 use portcullis_identity_table::endpoint::NamedPort;
 use portcullis_identity_table::identity::ClassId;
 
-use super::flatten::{self, Sequence, SequenceRule, SequenceTier};
+use super::fold::{FoldRule, Folder, States, Stop};
 use super::grid::RowId;
 use super::resolve::{Resolved, ResolvedPolicy, RuleId};
 use super::trees::{Full, Ref, TreeBuilder};
 use super::universe::Universe;
-use super::{CompileError, Config};
 use crate::model::{Direction, TierDefault};
 
 /// Keys of rows: classes with equal keys share a row.
@@ -27,7 +26,7 @@ pub(crate) struct RowKeys {
 /// Begins a tier in a key; policy numbers and ports are smaller.
 const TIER_DENY: u32 = u32::MAX;
 const TIER_PASS: u32 = u32::MAX - 1;
-/// Ends the policies of a key, or of a sequence.
+/// Ends the policies of a key.
 const CONDITIONS: u32 = u32::MAX - 2;
 const PORTS: u32 = u32::MAX - 3;
 
@@ -239,60 +238,66 @@ impl Row {
     /// The tree of most peers, and those of the others by class, ascending.
     pub(crate) fn trees(
         &self,
-        config: &Config,
         resolved: &Resolved,
         universe: &Universe,
-        memo: &mut Memo,
+        folder: &mut Folder,
         builder: &mut TreeBuilder,
-    ) -> Result<(Ref, Vec<(u32, Ref)>), CompileError> {
-        // Peers that no rule lists share a group; each rule that lists a peer, be it as a member or
-        // as one left out, moves it to the group of those that it moved likewise before.
-        let mut groups = vec![Group { parent: 0, rule: usize::MAX }];
-        let mut steps: AHashMap<(u32, usize), u32> = AHashMap::new();
-        let mut group_of: AHashMap<u32, u32> = AHashMap::new();
-        for (r, rule) in self.rules.iter().enumerate() {
-            for &class in resolved.members(self.far(rule)).listed() {
-                let group = group_of.entry(class).or_insert(0);
-                *group = *steps.entry((*group, r)).or_insert_with(|| {
-                    groups.push(Group { parent: *group, rule: r });
-                    groups.len() as u32 - 1
-                });
-            }
-        }
-        for name in &self.far_names {
-            for &class in universe.with_port_name(name) {
-                group_of.entry(class).or_insert(0);
-            }
-        }
-        let default_matches: Vec<bool> =
-            self.rules.iter().map(|r| resolved.members(self.far(r)).is_complement()).collect();
-        let default = self.tree_of(&default_matches, &[], config, memo, builder)?;
-        let mut by_group: Vec<Option<Ref>> = vec![None; groups.len()];
-        let mut others = Vec::with_capacity(group_of.len());
-        for (class, group) in group_of {
-            let ports = self.far_ports(ClassId(class), universe);
-            let known = by_group[group as usize].filter(|_| ports.is_empty());
-            let tree = match known {
-                Some(tree) => tree,
-                None => {
-                    let mut matches = default_matches.clone();
-                    let mut at = group;
-                    while at != 0 {
-                        let Group { parent, rule } = groups[at as usize];
-                        matches[rule] = !matches[rule];
-                        at = parent;
-                    }
-                    let tree = self.tree_of(&matches, &ports, config, memo, builder)?;
-                    if ports.is_empty() {
-                        by_group[group as usize] = Some(tree);
-                    }
-                    tree
+    ) -> Result<(Ref, Vec<(u32, Ref)>), Stop> {
+        // Peers that some rule lists, be it as members or as those left out, or whose ports some rule
+        // asks for. The peer at the last place stands for all others.
+        let far = |rule: &RowRule| resolved.members(self.far(rule));
+        let listed = self.rules.iter().flat_map(|rule| far(rule).listed());
+        let named = self.far_names.iter().flat_map(|name| universe.with_port_name(name));
+        let places = folder.places(listed.chain(named).copied());
+        let count = places.classes.len();
+        let ports = FarPorts::of(self, &places.classes, universe);
+        let mut states = States::new(folder.begin(), count + 1);
+        for tier in self.tiers.iter().rev() {
+            let ends = [tier.enforced_end, Some(tier.staged_end)];
+            states.step(0..=count, |s| Ok(folder.tier(s, tier.default_action, ends)))?;
+            for row_rule in self.rules[tier.rules.clone()].iter().rev() {
+                let (rule, far) = (self.rule(row_rule), far(row_rule));
+                let listed = far.listed().iter().map(|&class| places.of(class));
+                if rule.names[self.far_end()] {
+                    let mut members: Vec<usize> = if far.is_complement() {
+                        (0..=count).filter(|&p| places.holds(p, far)).collect()
+                    } else {
+                        listed.collect()
+                    };
+                    ports.each(&mut members, |ports, members| {
+                        let condition = folder.condition(&rule, self.ends(ports))?;
+                        states.step(members.iter().copied(), |s| folder.rule(s, &rule, condition))
+                    })?;
+                    continue;
                 }
-            };
+                let condition = folder.condition(&rule, self.ends(&[]))?;
+                let step = |s| folder.rule(s, &rule, condition);
+                if far.is_complement() {
+                    let others: Vec<_> = listed.map(|place| (place, states.of(place))).collect();
+                    states.step(0..=count, step)?;
+                    others.into_iter().for_each(|(place, state)| states.put(place, state));
+                } else {
+                    states.step(listed, step)?;
+                }
+            }
+        }
+        let mut finished: Vec<Option<Ref>> = vec![None; states.count()];
+        let mut tree = |place: usize| -> Result<Ref, Full> {
+            let known = &mut finished[states.number(place)];
+            if known.is_none() {
+                *known = Some(folder.finish(states.of(place), builder)?);
+            }
+            Ok(known.expect("just finished"))
+        };
+        let default = tree(count)?;
+        let mut others = Vec::new();
+        for (place, &class) in places.classes.iter().enumerate() {
+            let tree = tree(place)?;
             if tree != default {
                 others.push((class, tree));
             }
         }
+        folder.take_back(places);
         others.sort_unstable();
         Ok((default, others))
     }
@@ -301,72 +306,52 @@ impl Row {
     pub(crate) fn tree(
         &self,
         class: ClassId,
-        config: &Config,
         resolved: &Resolved,
         universe: &Universe,
-        memo: &mut Memo,
+        folder: &mut Folder,
         builder: &mut TreeBuilder,
-    ) -> Result<Ref, CompileError> {
-        let holds = |rule: &RowRule| resolved.members(self.far(rule)).contains(class);
-        let matches: Vec<bool> = self.rules.iter().map(holds).collect();
+    ) -> Result<Ref, Stop> {
         let ports = self.far_ports(class, universe);
-        self.tree_of(&matches, &ports, config, memo, builder)
-    }
-
-    /// The tree of the rules that match a peer with these ports.
-    fn tree_of(
-        &self,
-        matches: &[bool],
-        far_ports: &[NamedPort],
-        config: &Config,
-        memo: &mut Memo,
-        builder: &mut TreeBuilder,
-    ) -> Result<Ref, CompileError> {
-        let sequence = self.sequence(matches, far_ports);
-        let key = sequence_key(&sequence, self.direction);
-        if let Some(&tree) = memo.trees.get(&key) {
-            return Ok(tree);
-        }
-        self.check_cells(&sequence, config)?;
-        let tree = flatten::tree(&sequence, builder).map_err(|Full| {
-            // References cannot number more than this.
-            let limit = config.max_program_bytes.min(1 << 30);
-            CompileError::TooLarge { bytes: builder.trees.memory_usage(), limit }
-        })?;
-        memo.trees.insert(key, tree);
-        Ok(tree)
-    }
-
-    /// The rules between the endpoint and a peer that these rules match.
-    pub(crate) fn sequence<'a>(
-        &'a self,
-        matches: &[bool],
-        far_ports: &'a [NamedPort],
-    ) -> Sequence<'a> {
-        let tiers = self.tiers.iter().map(|tier| {
-            let rules = self.rules[tier.rules.clone()].iter().zip(&matches[tier.rules.clone()]);
-            SequenceTier {
-                default_action: tier.default_action,
-                enforced_end: tier.enforced_end,
-                staged_end: tier.staged_end,
-                rules: rules.filter(|(_, matches)| **matches).map(|(r, _)| self.rule(r)).collect(),
+        let mut state = folder.begin();
+        for tier in self.tiers.iter().rev() {
+            let ends = [tier.enforced_end, Some(tier.staged_end)];
+            state = folder.tier(state, tier.default_action, ends);
+            for row_rule in self.rules[tier.rules.clone()].iter().rev() {
+                if resolved.members(self.far(row_rule)).contains(class) {
+                    let rule = self.rule(row_rule);
+                    let condition = folder.condition(&rule, self.ends(&ports))?;
+                    state = folder.rule(state, &rule, condition)?;
+                }
             }
-        });
-        let near_ports = &self.near_ports[..];
-        let (source_ports, destination_ports) = match self.direction {
-            Direction::Ingress => (far_ports, near_ports),
-            Direction::Egress => (near_ports, far_ports),
-        };
-        Sequence { tiers: tiers.collect(), source_ports, destination_ports }
+        }
+        Ok(folder.finish(state, builder)?)
     }
 
-    fn rule<'a>(&self, rule: &'a RowRule) -> SequenceRule<'a> {
+    fn rule<'a>(&self, rule: &'a RowRule) -> FoldRule<'a> {
         let resolved = &rule.policy.rules(self.direction).expect("it has rules").rules[rule.index];
-        SequenceRule {
+        let traffic = &rule.policy.written(self.direction, rule.index).traffic[..];
+        FoldRule {
             id: resolved.id,
             action: resolved.action,
             staged: rule.policy.is_staged(),
-            traffic: &rule.policy.written(self.direction, rule.index).traffic,
+            traffic,
+            names: resolved.names,
+        }
+    }
+
+    /// The place of the peer among source and destination.
+    fn far_end(&self) -> usize {
+        match self.direction {
+            Direction::Ingress => 0,
+            Direction::Egress => 1,
+        }
+    }
+
+    /// The named ports at source and destination.
+    fn ends<'a>(&'a self, far_ports: &'a [NamedPort]) -> [&'a [NamedPort]; 2] {
+        match self.direction {
+            Direction::Ingress => [far_ports, &self.near_ports],
+            Direction::Egress => [&self.near_ports, far_ports],
         }
     }
 
@@ -382,67 +367,55 @@ impl Row {
         let ports = universe.named_ports(class).iter();
         ports.filter(|port| self.far_names.binary_search(&port.name).is_ok()).cloned().collect()
     }
-
-    fn check_cells(&self, sequence: &Sequence<'_>, config: &Config) -> Result<(), CompileError> {
-        let traffic = || sequence.tiers.iter().flat_map(|t| &t.rules).flat_map(|r| r.traffic);
-        let specs =
-            |ports: &crate::model::PortMatch| (ports.any_of.len() + ports.none_of.len()) as u64;
-        let destinations: u64 = traffic().map(|t| 2 * specs(&t.destination_ports)).sum();
-        let sources: u64 = traffic().map(|t| 2 * specs(&t.source_ports)).sum();
-        let cells =
-            (destinations + 1).saturating_mul(sources + 1).saturating_mul(traffic().count() as u64);
-        if cells <= config.max_cells {
-            return Ok(());
-        }
-        let policy = self.rules.first().map(|r| r.policy.name().to_string()).unwrap_or_default();
-        Err(CompileError::TooComplex { policy, cells, limit: config.max_cells })
-    }
 }
 
 fn is_tier(word: u32) -> bool {
     word == TIER_DENY || word == TIER_PASS
 }
 
-/// What tells sequences of rules apart; rule numbers stand for all that rules say.
-fn sequence_key(sequence: &Sequence<'_>, direction: Direction) -> Box<[u32]> {
-    let mut key = vec![direction as u32];
-    for tier in &sequence.tiers {
-        key.push(tier_mark(tier.default_action));
-        key.push(tier.enforced_end.map_or(0, |end| end.0));
-        key.push(tier.staged_end.0);
-        key.extend(tier.rules.iter().map(|rule| rule.id.0));
-    }
-    let named = |t: &crate::model::Traffic| {
-        let mut specs = [&t.source_ports, &t.destination_ports]
-            .into_iter()
-            .flat_map(|p| p.any_of.iter().chain(&p.none_of));
-        specs.any(|spec| matches!(spec, crate::model::PortSpec::Named(_)))
-    };
-    let rules = || sequence.tiers.iter().flat_map(|t| &t.rules);
-    if rules().any(|rule| rule.traffic.iter().any(named)) {
-        for ports in [sequence.source_ports, sequence.destination_ports] {
-            key.push(PORTS);
-            for port in ports {
-                key.push(u32::from(port.protocol) << 16 | u32::from(port.port));
-                key.push(port.name.len() as u32);
-                key.extend(port.name.bytes().map(u32::from));
-            }
+/// The ports of peers that rules look up by name.
+struct FarPorts {
+    distinct: Vec<Vec<NamedPort>>,
+    /// By place; the first is no ports.
+    of: Vec<u32>,
+}
+
+impl FarPorts {
+    fn of(row: &Row, classes: &[u32], universe: &Universe) -> Self {
+        let mut this = Self { distinct: vec![Vec::new()], of: Vec::new() };
+        if row.far_names.is_empty() {
+            return this;
         }
+        let mut by_list: AHashMap<u32, u32> = AHashMap::new();
+        let mut numbers: AHashMap<Vec<NamedPort>, u32> = AHashMap::new();
+        numbers.insert(Vec::new(), 0);
+        for &class in classes {
+            let class = ClassId(class);
+            let number = *by_list.entry(universe.port_list(class)).or_insert_with(|| {
+                let ports = row.far_ports(class, universe);
+                let next = this.distinct.len() as u32;
+                *numbers.entry(ports).or_insert_with_key(|ports| {
+                    this.distinct.push(ports.clone());
+                    next
+                })
+            });
+            this.of.push(number);
+        }
+        // All others have none of these ports.
+        this.of.push(0);
+        this
     }
-    key.into()
-}
 
-/// Peers that the same rules listed.
-#[derive(Clone, Copy)]
-struct Group {
-    parent: u32,
-    rule: usize,
-}
-
-/// Trees by the sequence of rules that they decide.
-#[derive(Debug, Default)]
-pub(crate) struct Memo {
-    trees: AHashMap<Box<[u32]>, Ref>,
+    /// Peers with the same ports, one list after the other.
+    fn each(
+        &self,
+        places: &mut [usize],
+        mut each: impl FnMut(&[NamedPort], &[usize]) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        places.sort_unstable_by_key(|&place| self.of[place]);
+        let mut same = places.chunk_by(|&a, &b| self.of[a] == self.of[b]);
+        same.try_for_each(|places| each(&self.distinct[self.of[places[0]] as usize], places))
+    }
 }
 
 /// All rows, by number and by key, and the rows of each class.
@@ -532,5 +505,68 @@ impl Rows {
             row.row.key.len() * 8 + row.row.rules.capacity() * size_of::<RowRule>() + 200
         };
         self.rows.iter().flatten().map(row).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::flatten::{self, Sequence, SequenceRule, SequenceTier};
+    use super::*;
+    use crate::engine::Engine;
+    use crate::random;
+    use proptest::prelude::*;
+
+    impl Row {
+        /// The rules between the endpoint and a class of peers, for the slow twin.
+        fn sequence<'a>(
+            &'a self,
+            class: ClassId,
+            far_ports: &'a [NamedPort],
+            resolved: &Resolved,
+        ) -> Sequence<'a> {
+            let matches = |rule: &&RowRule| resolved.members(self.far(rule)).contains(class);
+            let tiers = self.tiers.iter().map(|tier| SequenceTier {
+                default_action: tier.default_action,
+                enforced_end: tier.enforced_end,
+                staged_end: tier.staged_end,
+                rules: self.rules[tier.rules.clone()]
+                    .iter()
+                    .filter(matches)
+                    .map(|rule| {
+                        let FoldRule { id, action, staged, traffic, .. } = self.rule(rule);
+                        SequenceRule { id, action, staged, traffic }
+                    })
+                    .collect(),
+            });
+            let [source_ports, destination_ports] = self.ends(far_ports);
+            Sequence { tiers: tiers.collect(), source_ports, destination_ports }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 100 } else { 5000 }))]
+
+        /// Trees are hash-consed, so equal trees are one reference.
+        #[test]
+        fn folding_and_flattening_make_the_same_trees(
+            cluster in random::any_cluster(),
+            policies in random::any_policies(),
+        ) {
+            let mut engine = Engine::default();
+            let _ = engine.apply(cluster, policies).unwrap();
+            let compiler = engine.compiler_mut();
+            let universe = &compiler.universe;
+            for (id, row) in compiler.rows.iter() {
+                for class in (0..universe.count()).map(ClassId) {
+                    if universe.class(class).is_none() {
+                        continue;
+                    }
+                    let ports = row.far_ports(class, universe);
+                    let sequence = row.sequence(class, &ports, &compiler.resolved);
+                    let slow = flatten::tree(&sequence, &mut compiler.trees).unwrap();
+                    prop_assert_eq!(compiler.grid.grid.tree(id, class.0), Some(slow));
+                }
+            }
+        }
     }
 }

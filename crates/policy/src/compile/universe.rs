@@ -32,6 +32,52 @@ pub(crate) struct Universe {
     by_account: AHashMap<Box<str>, Posting>,
     by_source: AHashMap<SourceId, Posting>,
     by_port_name: AHashMap<Box<str>, Posting>,
+    port_lists: PortLists,
+}
+
+/// Lists of named ports, each kept once; the first is empty.
+#[derive(Debug, Default)]
+struct PortLists {
+    numbers: AHashMap<Arc<[NamedPort]>, u32>,
+    lists: Vec<Arc<[NamedPort]>>,
+    /// By class.
+    of: Vec<u32>,
+}
+
+impl PortLists {
+    fn set(&mut self, id: ClassId, ports: &[NamedPort]) {
+        if self.lists.len() > 2 * self.of.len() + 64 {
+            self.shrink();
+        }
+        let number = if ports.is_empty() { 0 } else { self.number(ports) };
+        let index = id.0 as usize;
+        if index >= self.of.len() {
+            self.of.resize(index + 1, 0);
+        }
+        self.of[index] = number;
+    }
+
+    fn number(&mut self, ports: &[NamedPort]) -> u32 {
+        if let Some(&known) = self.numbers.get(ports) {
+            return known;
+        }
+        if self.lists.is_empty() {
+            self.lists.push([].into());
+        }
+        let list: Arc<[NamedPort]> = ports.into();
+        let number = u32::try_from(self.lists.len()).expect("fewer lists than classes, times two");
+        self.lists.push(list.clone());
+        self.numbers.insert(list, number);
+        number
+    }
+
+    /// Forgets lists that no class has any more.
+    fn shrink(&mut self) {
+        let old = std::mem::take(self);
+        for (class, &number) in old.of.iter().enumerate() {
+            self.set(ClassId(class as u32), old.lists.get(number as usize).map_or(&[], |l| l));
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +110,11 @@ impl Universe {
         self.by_port_name.get(name).map_or(&[], Vec::as_slice)
     }
 
+    /// A number that classes with the same named ports share; 0: none.
+    pub(crate) fn port_list(&self, id: ClassId) -> u32 {
+        self.port_lists.of.get(id.0 as usize).copied().unwrap_or(0)
+    }
+
     /// The named ports of a class; none unless it is a workload.
     pub(crate) fn named_ports(&self, id: ClassId) -> &[NamedPort] {
         match self.class(id).map(|class| &class.owner) {
@@ -93,6 +144,14 @@ impl Universe {
             });
         }
         self.classes[index] = class;
+        let class = self.classes[index].clone();
+        self.port_lists.set(
+            id,
+            match class.as_ref().map(|class| &class.owner) {
+                Some(Owner::Workload(workload)) => &workload.named_ports,
+                _ => &[],
+            },
+        );
     }
 
     fn file(&mut self, id: ClassId, class: &Class, change: impl Fn(&mut Posting, u32)) {
