@@ -149,7 +149,7 @@ impl Engine {
     /// # Errors
     /// [`Error::System`]: no memory for the connection table, or no more file descriptors.
     pub fn new(config: Config) -> Result<Self, Error> {
-        let plane = pipeline::Engine::new(config.pipeline)
+        let plane = pipeline::Engine::new(config.pipeline.clone())
             .map_err(|e| Error::System("cannot make the connection table", e))?;
         let plane = Arc::new(plane);
         let bell = Bell::new().map_err(|e| Error::System("cannot make an eventfd", e))?;

@@ -62,6 +62,12 @@ reasons! {
     TcpFlags = "tcp_flags",
     /// A packet of several buffers whose first does not hold all headers.
     SplitHeaders = "split_headers",
+    /// A tunnel header that does not add up, or that says what is not understood.
+    TunnelHeader = "tunnel_header",
+    /// A network (VNI) of a configured tunnel port that is not configured itself.
+    TunnelNetwork = "tunnel_network",
+    /// A piece of a packet of a configured tunnel: what it carries cannot be judged.
+    TunnelFragment = "tunnel_fragment",
     /// A fragment too small to hold the transport header, or that would overwrite it (RFC 1858, 3128).
     FragmentTiny = "fragment_tiny",
     /// A fragment that ends beyond the longest IP packet, or whose length is no multiple of eight.

@@ -36,7 +36,7 @@ fn connections_go_on_after_a_restart() {
     ] {
         let mut config = pipeline::Config::default();
         config.connections.on_policy_change = mode;
-        let mut after = lane(config, policy());
+        let mut after = lane(config.clone(), policy());
         let restored = after.engine().table().restore(at(5), &mut &file[..]).unwrap();
         assert_eq!((restored.restored, restored.left_out), (3, 0));
         assert_eq!(passes(&mut after, 10, &s.is("PA", 5001, 1001, 100)), go_on);

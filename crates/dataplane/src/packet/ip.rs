@@ -65,6 +65,7 @@ pub fn parse_v4(data: &[u8], l3: usize, wire_len: usize) -> Result<Headers, Reas
         l4: l4 as u16,
         l4_len,
         hop_limit: header[8],
+        outer: 0,
     };
     transport::parse(data, wire_len, &mut headers)?;
     Ok(headers)
@@ -103,6 +104,7 @@ pub fn parse_v6(data: &[u8], l3: usize, wire_len: usize) -> Result<Headers, Reas
         l4: chain.l4 as u16,
         l4_len: (end - chain.l4) as u16,
         hop_limit: header[7],
+        outer: 0,
     };
     transport::parse(data, wire_len, &mut headers)?;
     Ok(headers)

@@ -8,11 +8,13 @@ pub mod checksum;
 pub mod ethernet;
 pub mod ip;
 pub mod transport;
+pub mod tunnel;
 
 use crate::reason::Reason;
 pub use ethernet::{LinkHeader, parse_link};
 pub use ip::Fragment;
 pub use transport::{IcmpClass, TcpFlags, TcpHeader, Transport};
+pub use tunnel::{Encapsulation, Tunnel, TunnelError, Tunnels};
 
 /// IP version of a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,6 +108,8 @@ pub struct Headers {
     pub l4_len: u16,
     /// TTL or hop limit.
     pub hop_limit: u8,
+    /// Bytes before the outer IP header, if the packet came in a tunnel; else 0.
+    pub outer: u16,
 }
 
 impl Headers {

@@ -1,23 +1,27 @@
 //! What the workers share.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
 
 use super::fragment::{self, Fragments};
 use crate::capture::Tap;
 use crate::connection::{self, Table};
+use crate::packet::Tunnels;
 use crate::verdict::{Identities, Policy};
 
 /// Settings of a data plane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
     /// The connection table.
     pub connections: connection::Config,
     /// Packets in pieces.
     pub fragments: fragment::Config,
+    /// Tunnels whose packets are judged by what they carry; none unless opened.
+    pub tunnels: Tunnels,
     /// ARP passes.
     pub pass_arp: bool,
     /// IPv6 neighbour discovery passes.
@@ -38,6 +42,7 @@ impl Default for Config {
         Self {
             connections: connection::Config::default(),
             fragments: fragment::Config::default(),
+            tunnels: Tunnels::default(),
             pass_arp: true,
             pass_neighbour_discovery: true,
             pass_non_ip: false,
@@ -58,9 +63,15 @@ pub struct Snapshot {
     pub policy: Arc<dyn Policy>,
 }
 
-/// A snapshot with the number under which it was published.
+/// What a zone has of its own, by the zone's number.
+type Zones = Arc<[(u16, Snapshot)]>;
+
+/// Snapshots of all zones, with the number under which they were published.
 pub(super) struct Published {
+    /// Zone 0: packets outside of tunnels, and of tunnels without a zone of their own.
     pub(super) snapshot: Snapshot,
+    /// The other zones, by number.
+    pub(super) zones: Zones,
     pub(super) number: u32,
 }
 
@@ -68,9 +79,15 @@ impl Published {
     /// The generation of connections judged now.
     #[inline]
     pub(super) fn generation(&self) -> u32 {
-        // In-place changes of identities count as generations too. Both parts only grow, and the
+        // In-place changes of identities count as generations too. All parts only grow, and the
         // published number jumps far enough for sums of different snapshots not to meet soon.
-        self.number.wrapping_mul(0x9e37_79b1).wrapping_add(self.snapshot.identities.generation())
+        let of_zones = self.zones.iter().map(|(_, zone)| zone.identities.generation());
+        of_zones.fold(
+            self.number
+                .wrapping_mul(0x9e37_79b1)
+                .wrapping_add(self.snapshot.identities.generation()),
+            u32::wrapping_add,
+        )
     }
 }
 
@@ -80,8 +97,16 @@ pub struct Engine {
     pub(super) connections: Table,
     pub(super) fragments: Fragments,
     pub(super) published: ArcSwapOption<Published>,
-    numbers: AtomicU32,
+    /// What was published last: the control plane's, who publishes under this lock.
+    control: Mutex<Control>,
     tap: Arc<Tap>,
+}
+
+#[derive(Default)]
+struct Control {
+    number: u32,
+    snapshot: Option<Snapshot>,
+    zones: BTreeMap<u16, Snapshot>,
 }
 
 impl Engine {
@@ -91,12 +116,12 @@ impl Engine {
     /// The connection table does not fit into the address space.
     pub fn new(config: Config) -> std::io::Result<Self> {
         Ok(Self {
-            config,
             connections: Table::new(config.connections)?,
             fragments: Fragments::new(config.fragments),
             published: ArcSwapOption::empty(),
-            numbers: AtomicU32::new(0),
+            control: Mutex::default(),
             tap: Arc::default(),
+            config,
         })
     }
 
@@ -109,8 +134,32 @@ impl Engine {
     /// batches begun after see the new one. The old one is freed when the last batch that uses it
     /// ends. Connections live on or are judged again, as configured.
     pub fn publish(&self, snapshot: Snapshot) {
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        self.published.store(Some(Arc::new(Published { snapshot, number })));
+        self.change(|control| control.snapshot = Some(snapshot));
+    }
+
+    /// Like [`Self::publish`] for a zone of its own, as [`Config::tunnels`] maps tunnels to zones:
+    /// its addresses mean nothing in other zones, nor theirs in it. `None` takes the zone's policy
+    /// away. Packets of a zone without a policy are denied, and so is everything until zone 0 has one.
+    ///
+    /// A change of one zone has the connections of all judged again.
+    pub fn publish_zone(&self, zone: NonZeroU16, snapshot: Option<Snapshot>) {
+        self.change(|control| {
+            match snapshot {
+                Some(snapshot) => control.zones.insert(zone.get(), snapshot),
+                None => control.zones.remove(&zone.get()),
+            };
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Control)) {
+        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut control);
+        control.number = control.number.wrapping_add(1);
+        let zones = control.zones.iter().map(|(zone, snapshot)| (*zone, snapshot.clone()));
+        let (zones, number) = (zones.collect(), control.number);
+        if let Some(snapshot) = control.snapshot.clone() {
+            self.published.store(Some(Arc::new(Published { snapshot, zones, number })));
+        }
     }
 
     /// The snapshot in force.

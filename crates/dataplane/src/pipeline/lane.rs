@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use portcullis_identity_table::IdentityId;
 
-use super::engine::{Engine, Published};
+use super::engine::{Engine, Published, Snapshot};
 use super::fragment::Fate;
 use super::reject;
 use crate::capture::{self, InterfaceId};
@@ -12,7 +12,7 @@ use crate::clock::Time;
 use crate::connection::{Direction, Ended, Grant, Probe, Role, Segment, Settled, Tokens, Tracked};
 use crate::counter::Counters;
 use crate::event::{Event, EventKind, EventRing};
-use crate::packet::{self, Headers, Packet, Transport, Tuple, Version, protocol};
+use crate::packet::{Headers, Packet, Transport, Tuple, Version, protocol};
 use crate::reason::Reason;
 use crate::verdict::{Decision, Flow, Identify, RuleId, Verdict};
 
@@ -125,6 +125,8 @@ pub struct Lane {
     events: Arc<EventRing>,
     /// The handle on the identities of the snapshot with this number.
     identify: Option<(u32, Box<dyn Identify>)>,
+    /// The same for zones other than 0, in the order of the snapshot's.
+    zones: Vec<(u16, Box<dyn Identify>)>,
     rejects: Tokens,
     capture: capture::Writer,
     released: Vec<Box<[u8]>>,
@@ -190,6 +192,7 @@ impl Lane {
             counters: Arc::default(),
             events,
             identify: None,
+            zones: Vec::new(),
             rejects: Tokens::default(),
             released: Vec::new(),
             scratch,
@@ -331,7 +334,7 @@ impl Lane {
         let config = &self.engine.config;
         for (n, (input, out)) in inputs.iter().zip(out).enumerate() {
             scratch.headers[n] = None;
-            let headers = match packet::parse(input.data, input.wire_len) {
+            let headers = match config.tunnels.parse(input.data, input.wire_len) {
                 Ok(Packet::Ip(headers)) => headers,
                 Ok(Packet::Arp) if config.pass_arp => {
                     *out = Judgement::PASS;
@@ -396,10 +399,12 @@ impl Lane {
         self.counters.established.add(established);
     }
 
-    /// Takes a handle on the identities of a new snapshot: the one allocation, once a change.
+    /// Takes handles on the identities of a new snapshot: the one allocation, once a change.
     fn follow(&mut self, published: &Published) {
         if self.identify.as_ref().is_none_or(|(number, _)| *number != published.number) {
             self.identify = Some((published.number, published.snapshot.identities.handle()));
+            let zones = published.zones.iter();
+            self.zones = zones.map(|(zone, of)| (*zone, of.identities.handle())).collect();
         }
     }
 
@@ -446,6 +451,9 @@ impl Lane {
         published.snapshot.policy.decide(&scratch.flows, decisions);
         for (case, decision) in scratch.cases.iter_mut().zip(decisions) {
             case.decision = *decision;
+            if case.tuple.zone != 0 {
+                case.decide(Place::of(case.tuple.zone, &**identify, &self.zones, published));
+            }
         }
     }
 
@@ -550,7 +558,9 @@ impl Lane {
                 Settled::Again { opened: actual } => {
                     opened = actual;
                     case = Case::member(case.packet.into(), probe, opened, &None);
-                    case.decide(self.identify.as_ref().map(|(_, i)| &**i), published);
+                    let Some((_, identify)) = &self.identify else { break };
+                    let zone = case.tuple.zone;
+                    case.decide(Place::of(zone, &**identify, &self.zones, published));
                 }
             }
         }
@@ -621,10 +631,13 @@ impl Case {
         Self { packet: n as u8, member: None, tuple, flow, decision: Decision::default() }
     }
 
-    /// Decides this case alone: the rare one whose connection changed under its hands.
+    /// Decides this case alone: one whose connection changed under its hands, or of a zone of its
+    /// own. Without a place it is denied.
     #[cold]
-    fn decide(&mut self, identify: Option<&dyn Identify>, published: &Published) {
-        let Some(identify) = identify else { return };
+    fn decide(&mut self, place: Option<Place<'_>>) {
+        self.decision = Decision::default();
+        [self.flow.source, self.flow.destination] = [IdentityId::UNKNOWN; 2];
+        let Some(Place { identify, snapshot }) = place else { return };
         let mut pair = [IdentityId::UNKNOWN; 2];
         let (source, destination) = (self.tuple.source, self.tuple.destination);
         match self.tuple.version {
@@ -633,7 +646,7 @@ impl Case {
         }
         [self.flow.source, self.flow.destination] = pair;
         let mut decision = [Decision::default()];
-        published.snapshot.policy.decide(&[self.flow], &mut decision);
+        snapshot.policy.decide(&[self.flow], &mut decision);
         [self.decision] = decision;
     }
 
@@ -655,6 +668,30 @@ impl Case {
             destination: self.flow.destination,
             log: self.decision.log,
         }
+    }
+}
+
+/// Where a flow is judged: the identities and the policy of its zone.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    identify: &'a dyn Identify,
+    snapshot: &'a Snapshot,
+}
+
+impl<'a> Place<'a> {
+    /// `identify` is zone 0's, `zones` has those of the others. `None`: the zone has no policy.
+    fn of(
+        zone: u16,
+        identify: &'a dyn Identify,
+        zones: &'a [(u16, Box<dyn Identify>)],
+        published: &'a Published,
+    ) -> Option<Self> {
+        if zone == 0 {
+            return Some(Self { identify, snapshot: &published.snapshot });
+        }
+        let at = zones.binary_search_by_key(&zone, |(zone, _)| *zone).ok()?;
+        let (_, snapshot) = published.zones.get(at)?;
+        Some(Self { identify: &*zones[at].1, snapshot })
     }
 }
 

@@ -19,7 +19,11 @@ const LONGEST_V4: usize = 576;
 /// `None` if there must be no answer. `frame` holds at least the headers that were parsed.
 pub fn answer(frame: &[u8], headers: &Headers, out: &mut [u8; LONGEST]) -> Option<usize> {
     let l3 = usize::from(headers.l3);
-    if !between_two_hosts(frame, headers) || headers.fragment.is_some_and(|f| f.offset > 0) {
+    // The way back through a tunnel is its ends' to know: the sender is not told.
+    if headers.tunnelled()
+        || !between_two_hosts(frame, headers)
+        || headers.fragment.is_some_and(|f| f.offset > 0)
+    {
         return None;
     }
     // The link header goes back: addresses exchanged, VLAN tags as they were.

@@ -5,6 +5,7 @@
 //! about one flow at a time. The pipeline gets the same packets in batches cut at will. Both must
 //! agree on every packet.
 
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use portcullis_dataplane::clock::Time;
@@ -12,7 +13,7 @@ use portcullis_dataplane::connection::{
     Direction, Grant, OnPolicyChange, Probe, Role, Segment, Settled, SimpleTable, Tracked,
 };
 use portcullis_dataplane::packet::{
-    Headers, Packet, Transport, Version, checksum, parse, protocol,
+    Encapsulation, Headers, Packet, Transport, Tunnel, Tunnels, Version, checksum, parse, protocol,
 };
 use portcullis_dataplane::pipeline::{Config, Engine, Input, Judgement, Lane, Snapshot, reject};
 use portcullis_dataplane::reason::Reason;
@@ -72,12 +73,16 @@ impl Policy for Mixed {
 struct Model {
     connections: SimpleTable,
     policy: u32,
+    tunnels: Tunnels,
 }
+
+/// What zone 1 decides differs from what zone 0 decides.
+const OF_ZONE: u32 = 0x8000_0000;
 
 impl Model {
     /// What becomes of one packet. `None`: a later fragment, which the model does not follow.
     fn judge(&self, now: Time, frame: &[u8]) -> Option<Result<(), Reason>> {
-        let headers = match parse(frame, frame.len()) {
+        let headers = match self.tunnels.parse(frame, frame.len()) {
             Err(reason) => return Some(Err(reason)),
             Ok(Packet::Arp) => return Some(Ok(())),
             Ok(Packet::Other(_)) => return Some(Err(Reason::NonIp)),
@@ -91,7 +96,7 @@ impl Model {
         }
         Some(match Probe::of(frame, &headers) {
             Err(reason) => Err(reason),
-            Ok(Role::Alone) => self.decide(&alone(&headers)).map(|_| ()),
+            Ok(Role::Alone) => self.decide(headers.tuple.zone, &alone(&headers)).map(|_| ()),
             Ok(Role::Member(probe)) => self.member(now, &probe, &headers),
         })
     }
@@ -105,7 +110,7 @@ impl Model {
             Tracked::Judge { opened } => opened,
         };
         loop {
-            let decision = self.decide(&flow(probe, opened, headers));
+            let decision = self.decide(probe.key.zone, &flow(probe, opened, headers));
             let ended = &mut None;
             match self.connections.settle(now, self.policy, probe, opened, decision, ended) {
                 Settled::Opened { .. } | Settled::Member { .. } => return Ok(()),
@@ -115,8 +120,12 @@ impl Model {
         }
     }
 
-    fn decide(&self, flow: &Flow) -> Result<Grant, Reason> {
-        let decision = decide(self.policy, flow);
+    fn decide(&self, zone: u16, flow: &Flow) -> Result<Grant, Reason> {
+        let decision = match zone {
+            0 => decide(self.policy, flow),
+            1 => decide(self.policy ^ OF_ZONE, flow),
+            _ => Decision::default(),
+        };
         match decision.verdict {
             Verdict::Allow => {
                 let (source, destination) = (flow.source, flow.destination);
@@ -227,7 +236,27 @@ fn packet(bytes: &mut Bytes<'_>) -> Vec<u8> {
     if bytes.below(32) == 31 {
         frame.truncate(usize::from(bytes.next()));
     }
-    frame
+    if bytes.below(8) == 7 { in_vxlan(bytes.below(4), &frame) } else { frame }
+}
+
+/// The frame in a tunnel: one of zone 0, of zone 1, of a zone without policy, of no zone.
+fn in_vxlan(vni: u8, frame: &[u8]) -> Vec<u8> {
+    let len = (8 + 8 + frame.len()) as u8;
+    let mut l4 = vec![0, 9, 0x12, 0xb5, 0, len, 0, 0, 8, 0, 0, 0, 0, 0, vni, 0];
+    l4.extend(frame);
+    let mut out = vec![2; 12];
+    out.extend(ip(false, 1, 2, protocol::UDP, &l4, None));
+    out
+}
+
+fn tunnels() -> Tunnels {
+    let mut tunnels = Tunnels::default();
+    let encapsulation = Encapsulation::Vxlan;
+    for (vni, zone) in [(0, 0), (1, 1), (2, 2)] {
+        let tunnel = Tunnel::Network { encapsulation, port: 4789, vni };
+        tunnels.open(tunnel, zone).expect("different networks");
+    }
+    tunnels
 }
 
 fn ip(v6: bool, source: u8, destination: u8, number: u8, l4: &[u8], piece: Option<u8>) -> Vec<u8> {
@@ -296,12 +325,16 @@ pub fn run(data: &[u8]) {
     config.connections.pick_up = bytes.below(2) == 1;
     config.connections.on_policy_change =
         bytes.pick(&[OnPolicyChange::Keep, OnPolicyChange::Rejudge, OnPolicyChange::Cut]);
+    config.tunnels = tunnels();
+    let connections = SimpleTable::new(config.connections);
+    let mut model = Model { connections, policy: 0, tunnels: tunnels() };
     let engine = Arc::new(Engine::new(config).expect("memory"));
     let mut lane = Lane::new(Arc::clone(&engine));
-    let mut model = Model { connections: SimpleTable::new(config.connections), policy: 0 };
     let publish = |version| {
-        let (identities, policy) = (Arc::new(LastByte), Arc::new(Mixed(version)));
-        engine.publish(Snapshot { identities, policy });
+        let snapshot =
+            |version| Snapshot { identities: Arc::new(LastByte), policy: Arc::new(Mixed(version)) };
+        engine.publish(snapshot(version));
+        engine.publish_zone(NonZeroU16::MIN, Some(snapshot(version ^ OF_ZONE)));
     };
     publish(0);
     let mut now = 1_000_000_000u64;
