@@ -6,9 +6,11 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use common::*;
 use portcullis_dataplane::connection::OnPolicyChange;
-use portcullis_dataplane::pipeline::{Config, Input, Judgement, Snapshot, State};
+use portcullis_dataplane::pipeline::{
+    Config, Input, Judgement, Lane, PacketRate, RateLimits, Snapshot, State, Unit,
+};
 use portcullis_dataplane::reason::Reason;
-use portcullis_dataplane::verdict::Verdict;
+use portcullis_dataplane::verdict::{RuleId, Verdict};
 use std::sync::Arc;
 
 fn web() -> Table {
@@ -265,4 +267,33 @@ fn without_a_policy_nothing_passes_but_neighbours() {
     assert!(!passes(&mut lane, 0, &solicitation), "a router may have forwarded it");
     solicitation[21] = 255;
     assert!(passes(&mut lane, 0, &solicitation));
+}
+
+#[test]
+fn packets_beyond_the_rate_of_a_rule_or_an_identity_are_dropped() {
+    let rate = |per_second, burst| PacketRate { unit: Unit::Packets, per_second, burst };
+    let mut lane = lane(Config::default(), Always(Verdict::Allow));
+    let engine = Arc::clone(lane.engine());
+    let send = |lane: &mut Lane, from: u8, count: usize| {
+        let packet = udp([10, 0, 0, from], 40_000, [10, 0, 0, 99], 53, b"x");
+        let judged = (0..count).map(|_| judge(lane, 0, &packet));
+        judged.filter(|judgement| judgement.reason == Some(Reason::RateLimit)).count()
+    };
+
+    let mut limits = RateLimits::default();
+    limits.identity = Some(rate(1, 3));
+    engine.limit_rates(limits);
+    assert_eq!(send(&mut lane, 1, 10), 7);
+    assert_eq!(send(&mut lane, 2, 3), 0, "another identity has its own");
+    assert_eq!(send(&mut lane, 2, 1), 1);
+
+    // All of these are allowed by one rule. New buckets are full.
+    let mut limits = RateLimits::default();
+    limits.rules = vec![(RuleId::new(1), rate(1, 4))];
+    engine.limit_rates(limits);
+    assert_eq!(send(&mut lane, 3, 3) + send(&mut lane, 4, 3), 2);
+    assert_eq!(lane.counters().dropped(Reason::RateLimit).get(), 10);
+
+    engine.limit_rates(RateLimits::default());
+    assert_eq!(send(&mut lane, 1, 10), 0);
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwapOption;
 
 use super::fragment::{self, Fragments};
+use super::rate::{Buckets, RateLimits};
 use crate::capture::Tap;
 use crate::connection::{self, Table};
 use crate::packet::Tunnels;
@@ -99,6 +100,7 @@ pub struct Engine {
     pub(super) published: ArcSwapOption<Published>,
     /// What was published last: the control plane's, who publishes under this lock.
     control: Mutex<Control>,
+    pub(super) rates: ArcSwapOption<Buckets>,
     tap: Arc<Tap>,
 }
 
@@ -120,6 +122,7 @@ impl Engine {
             fragments: Fragments::new(config.fragments),
             published: ArcSwapOption::empty(),
             control: Mutex::default(),
+            rates: ArcSwapOption::empty(),
             tap: Arc::default(),
             config,
         })
@@ -160,6 +163,17 @@ impl Engine {
         if let Some(snapshot) = control.snapshot.clone() {
             self.published.store(Some(Arc::new(Published { snapshot, zones, number })));
         }
+    }
+
+    /// Limits how many packets pass, from now on and with full buckets; packets beyond are dropped
+    /// ([`crate::reason::Reason::RateLimit`]). [`RateLimits::default`] limits nothing.
+    ///
+    /// Rules and identities are those that [`super::Judgement`] names, so packets of known
+    /// connections are limited only if connections are attributed
+    /// ([`connection::Config::attribute`]); the pieces of a packet after its first never are. A
+    /// bucket costs each of its packets two divisions and an atomic exchange.
+    pub fn limit_rates(&self, limits: RateLimits) {
+        self.rates.store(Buckets::new(limits).map(Arc::new));
     }
 
     /// The snapshot in force.

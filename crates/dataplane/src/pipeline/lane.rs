@@ -248,6 +248,9 @@ impl Lane {
             }
             None => self.refuse_all(out),
         }
+        if let Some(rates) = &*engine.rates.load() {
+            rates.limit(now, inputs, out);
+        }
         self.count(inputs, out);
         count
     }

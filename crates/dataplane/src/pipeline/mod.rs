@@ -8,7 +8,9 @@
 mod engine;
 pub mod fragment;
 mod lane;
+mod rate;
 pub mod reject;
 
 pub use engine::{Config, Engine, Snapshot};
 pub use lane::{BATCH, Input, Judgement, Lane, State};
+pub use rate::{PacketRate, RateLimits, Unit};
