@@ -172,6 +172,14 @@ impl Firewall {
         self.guard.statistics()
     }
 
+    /// What the XDP program on each interface counted: interface, counters.
+    ///
+    /// # Errors
+    /// A failed system call.
+    pub fn program_counters(&self) -> Result<Vec<(&str, xdp::ProgramCounters)>, Error> {
+        Ok(self.guard.program_counters()?)
+    }
+
     /// Stops the workers, lets frames in transmission leave, and takes the programs off.
     pub fn shutdown(self) {}
 }

@@ -47,6 +47,7 @@ mod event;
 mod firewall;
 mod glue;
 mod judge;
+mod observe;
 mod rules;
 mod sets;
 mod totals;
@@ -58,6 +59,7 @@ pub use event::{FlowEvent, FlowKind, Party};
 #[cfg(feature = "xdp")]
 pub use firewall::{Config, Firewall, PortInfo};
 pub use judge::Judge;
+pub use observe::{CapturedPacket, RoundTimes, RuleSums, RuleTotals};
 pub use sets::Sets;
 pub use totals::Totals;
 

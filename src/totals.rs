@@ -1,13 +1,15 @@
 //! Numbers over all workers and judges.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use portcullis_dataplane::counter::Counters;
+use portcullis_dataplane::counter::{Counted, Counters};
 use portcullis_dataplane::event::EventRing;
 use portcullis_dataplane::pipeline::Lane;
 use portcullis_dataplane::reason::Reason;
 
 use crate::engine::Shared;
+use crate::observe::{RoundTimes, RuleSums};
 
 /// Packets since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +27,10 @@ pub struct Totals {
     pub dropped: u64,
     /// Dropped, by reason; reasons without a packet are left out.
     pub drops: Vec<(Reason, u64)>,
+    /// Bytes dropped, by reason, in the order of `drops`.
+    pub dropped_bytes: Vec<(Reason, u64)>,
+    /// Answers sent to senders of rejected packets.
+    pub rejects_sent: u64,
     /// Packets whose unfinished checksum was completed.
     pub checksums_completed: u64,
     /// Connections opened.
@@ -33,6 +39,12 @@ pub struct Totals {
     pub ended: u64,
     /// Connections now.
     pub connections: usize,
+    /// Of those, TCP connections whose handshake is not finished.
+    pub half_open: usize,
+    /// Connections that there is room for.
+    pub capacity: usize,
+    /// Connections that had to go because there was no more room.
+    pub evicted: u64,
     /// Events that wait to be read.
     pub events_waiting: usize,
     /// Events that did not fit and were not reported.
@@ -53,6 +65,8 @@ pub(crate) struct LaneTotals {
 pub(crate) struct Lanes {
     lanes: Vec<LaneTotals>,
     gone: Totals,
+    gone_rules: BTreeMap<Counted, RuleSums>,
+    gone_rounds: RoundTimes,
 }
 
 impl Totals {
@@ -63,7 +77,12 @@ impl Totals {
             totals.add(lane);
         }
         totals.drops.sort_by_key(|(reason, _)| *reason);
-        totals.connections = shared.plane.connections();
+        totals.dropped_bytes.sort_by_key(|(reason, _)| *reason);
+        let table = shared.plane.table();
+        totals.connections = table.len();
+        totals.half_open = table.half_open();
+        totals.capacity = table.capacity();
+        totals.evicted = table.evicted();
         totals
     }
 
@@ -74,6 +93,7 @@ impl Totals {
         self.forwarded += counters.forwarded.get();
         self.forwarded_bytes += counters.forwarded_bytes.get();
         self.dropped += counters.dropped_total();
+        self.rejects_sent += counters.rejects_sent.get();
         self.checksums_completed += counters.checksums_completed.get();
         self.opened += counters.opened.get();
         self.ended += counters.ended.get();
@@ -83,6 +103,11 @@ impl Totals {
             match self.drops.iter_mut().find(|(known, _)| *known == reason) {
                 Some((_, sum)) => *sum += count,
                 None => self.drops.push((reason, count)),
+            }
+            let bytes = counters.dropped_bytes(reason).get();
+            match self.dropped_bytes.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, sum)) => *sum += bytes,
+                None => self.dropped_bytes.push((reason, bytes)),
             }
         }
     }
@@ -107,13 +132,27 @@ impl Lanes {
         self.forget_retired();
     }
 
+    pub(crate) fn rule_sums(&self) -> BTreeMap<Counted, RuleSums> {
+        let mut sums = self.gone_rules.clone();
+        self.lanes.iter().for_each(|lane| RuleSums::add_all(&mut sums, &lane.counters));
+        sums
+    }
+
+    pub(crate) fn round_times(&self) -> RoundTimes {
+        let mut times = self.gone_rounds;
+        self.lanes.iter().for_each(|lane| times.add(&lane.counters));
+        times
+    }
+
     /// Adds up lanes that are gone and whose events were read.
     pub(crate) fn forget_retired(&mut self) {
-        let Self { lanes, gone } = self;
+        let Self { lanes, gone, gone_rules, gone_rounds } = self;
         lanes.retain(|lane| {
             let over = lane.retired && lane.events.is_empty();
             if over {
                 gone.add(lane);
+                RuleSums::add_all(gone_rules, &lane.counters);
+                gone_rounds.add(&lane.counters);
             }
             !over
         });
