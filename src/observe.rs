@@ -79,7 +79,7 @@ impl Engine {
                 Counted::Rule(number) => control.rule(number).cloned(),
                 _ => None,
             };
-            RuleTotals { counted, rule, sums }
+            RuleTotals::new(counted, rule, sums)
         };
         sums.into_iter().map(named).collect()
     }
@@ -117,6 +117,13 @@ impl Engine {
     /// The addresses that an endpoint has now; `None` if there is none of this name.
     pub fn addresses_of(&self, namespace: &str, name: &str) -> Option<Vec<IpAddr>> {
         self.endpoints().find(namespace, name).map(|endpoint| endpoint.addresses)
+    }
+}
+
+impl RuleTotals {
+    /// What a rule did.
+    pub fn new(counted: Counted, rule: Option<Arc<RuleInfo>>, sums: RuleSums) -> Self {
+        Self { counted, rule, sums }
     }
 }
 

@@ -1,7 +1,9 @@
 //! The `portcullis` command. One file a subcommand; what they share in looks is in `output`.
 
 mod bench;
+mod capture;
 mod check;
+mod control;
 mod demo;
 mod diff;
 mod doctor;
@@ -13,6 +15,8 @@ mod output;
 mod reach;
 mod replay;
 mod run;
+mod status;
+mod top;
 mod version;
 
 use std::process::ExitCode;
@@ -39,6 +43,12 @@ enum Command {
     Replay(replay::Args),
     /// Run a firewall on a wire between two interfaces, until SIGTERM
     Run(run::Args),
+    /// Say how a running firewall is: what is in force, what it dropped and why
+    Status(status::Args),
+    /// Watch a running firewall: rates, who talks to whom, what is denied and by which policy
+    Top(top::Args),
+    /// Copy packets of a running firewall into a pcapng file, with what was decided about each
+    Capture(capture::Args),
     /// Say why a flow is allowed or denied, and where that is written
     Explain(explain::Args),
     /// Find probable mistakes in policies, and prove that they compile to what they say
@@ -60,6 +70,9 @@ fn main() -> ExitCode {
         Command::Eval(args) => eval::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Run(args) => run::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Top(args) => top::run(args),
+        Command::Capture(args) => capture::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Check(args) => check::run(args),
         Command::Diff(args) => diff::run(args),

@@ -8,6 +8,8 @@
 //! mode: prefer-zerocopy
 //! workers: 1
 //! flow-log: flows.jsonl     # a JSON line for each connection and each packet dropped
+//! control: /run/portcullis/eth1-eth2.sock   # where `portcullis status` asks
+//! metrics: 127.0.0.1:9095   # or the path of a unix socket
 //! arp: pass                # or drop
 //! neighbour-discovery: pass
 //! other-non-ip: drop       # or pass
@@ -20,6 +22,7 @@ use portcullis::dataplane::port::xdp::{FailureMode, ModePolicy};
 use serde::Deserialize;
 
 use super::Args;
+use super::socket::Addresses;
 use crate::output::Refused;
 
 /// The settings in force.
@@ -30,6 +33,7 @@ pub(super) struct Settings {
     pub(super) mode: ModePolicy,
     pub(super) fail: FailureMode,
     pub(super) flow_log: Option<PathBuf>,
+    pub(super) addresses: Addresses,
     wire: String,
     workers: usize,
     frames: [Frames; 3],
@@ -46,6 +50,8 @@ struct File {
     mode: Option<String>,
     workers: Option<usize>,
     flow_log: Option<PathBuf>,
+    control: Option<PathBuf>,
+    metrics: Option<String>,
     arp: Option<Frames>,
     neighbour_discovery: Option<Frames>,
     other_non_ip: Option<Frames>,
@@ -91,12 +97,21 @@ impl Settings {
             fail: failure(args.fail.or(file.fail).as_deref().unwrap_or("closed"))?,
             workers: args.workers.or(file.workers).unwrap_or(1),
             flow_log: args.flow_log.or(file.flow_log),
+            addresses: Addresses {
+                control: args.control.or(file.control),
+                metrics: args.metrics.or(file.metrics),
+            },
             frames: [
                 file.arp.unwrap_or(Frames::Pass),
                 file.neighbour_discovery.unwrap_or(Frames::Pass),
                 file.other_non_ip.unwrap_or(Frames::Drop),
             ],
         })
+    }
+
+    /// What it is called: its wire.
+    pub(super) fn name(&self) -> &str {
+        &self.wire
     }
 
     /// What the firewall is started with.
@@ -136,7 +151,13 @@ impl File {
         })?;
         // Paths mean the same wherever the command is started.
         let folder = path.parent().unwrap_or(Path::new(""));
-        for path in file.policies.iter_mut().chain(&mut file.cluster).chain(&mut file.flow_log) {
+        for path in file
+            .policies
+            .iter_mut()
+            .chain(&mut file.cluster)
+            .chain(&mut file.flow_log)
+            .chain(&mut file.control)
+        {
             *path = folder.join(&path);
         }
         Ok(file)
@@ -168,6 +189,8 @@ mod tests {
             mode: None,
             workers: None,
             flow_log: None,
+            control: None,
+            metrics: None,
             config: Some(path.clone()),
         };
         let result = Settings::merge(args).and_then(|s| s.firewall().map(|_| s));

@@ -35,9 +35,10 @@ impl FlowLog {
 
     /// Writes what happened since the last call. A disk that is full loses records, which are
     /// counted; packets do not wait for it.
-    pub(super) fn follow(&mut self, firewall: &Firewall) {
+    pub(super) fn follow(&mut self, firewall: &Firewall, mut also: impl FnMut(&FlowEvent)) {
         let (mut written, mut unwritten) = (0, 0);
         firewall.events(|event| {
+            also(&event);
             let line = serde_json::to_writer(&mut self.writer, &Record::of(&event))
                 .map_err(std::io::Error::from)
                 .and_then(|()| self.writer.write_all(b"\n"));

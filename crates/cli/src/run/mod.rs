@@ -2,10 +2,15 @@
 
 mod config;
 mod flow_log;
+mod metrics;
+mod observed;
+mod socket;
+mod talkers;
 mod wake;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use portcullis::policy::{self, model::PolicySet};
 use portcullis::{Applied, Firewall};
@@ -13,6 +18,8 @@ use portcullis::{Applied, Firewall};
 use crate::output::{Outcome, Refused};
 use config::Settings;
 use flow_log::FlowLog;
+use observed::Observed;
+use socket::Server;
 use wake::{Wake, Wakes};
 
 /// Flags of `portcullis run`.
@@ -49,6 +56,12 @@ pub(crate) struct Args {
     /// Append a JSON line for each connection opened or ended and each packet dropped
     #[arg(long, value_name = "FILE")]
     flow_log: Option<PathBuf>,
+    /// Where `portcullis status`, `top` and `capture` find it [default: /run/portcullis/NAME.sock]
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
+    /// Serve Prometheus metrics at http://ADDR/metrics, or at a unix socket if ADDR has a slash
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<String>,
     /// Read the settings from this YAML file; flags override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -61,10 +74,15 @@ const TICK: Duration = Duration::from_millis(100);
 pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     let settings = Settings::merge(args)?;
     let files = Files { cluster: settings.cluster.clone(), policies: settings.policies.clone() };
+    let began = Instant::now();
     let (cluster, policies) = files.read()?;
     let wakes = Wakes::listen(&files.paths())?;
     let mut flow_log = settings.flow_log.as_deref().map(FlowLog::append).transpose()?;
-    let firewall = Firewall::start(settings.firewall()?, cluster, policies)?;
+    let firewall = Arc::new(Firewall::start(settings.firewall()?, cluster, policies)?);
+    let observed = Observed::new(Arc::clone(&firewall), settings.name(), settings.fail);
+    observed.applied(Ok(&firewall.applied()), began.elapsed());
+    let observed = Arc::new(observed);
+    let server = Server::start(&settings.addresses, Arc::clone(&observed))?;
 
     let ports: Vec<String> = firewall
         .ports()
@@ -76,22 +94,26 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     }
     println!("ready: {}; fail {}", ports.join(", "), settings.fail);
     report(&firewall.applied());
+    if let Some(path) = server.path() {
+        println!("control socket: {}", path.display());
+    }
 
     loop {
         let wake = wakes.next(TICK);
         match &mut flow_log {
-            Some(log) => log.follow(&firewall),
-            // Nobody reads them: make room, so that the rings do not fill.
-            None => firewall.events(drop),
+            Some(log) => log.follow(&firewall, |event| observed.note(event)),
+            None => firewall.events(|event| observed.note(&event)),
         }
         match wake {
             Wake::Stop => break,
-            Wake::Reload => reload(&files, &firewall),
+            Wake::Reload => reload(&files, &firewall, &observed),
             Wake::Tick => {}
         }
     }
     let totals = firewall.totals();
-    firewall.shutdown();
+    drop(server);
+    drop(observed);
+    drop(firewall);
     println!(
         "stopped: {} packets in, {} forwarded, {} dropped",
         totals.received, totals.forwarded, totals.dropped
@@ -106,9 +128,11 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
 }
 
 /// Reads the files again; whatever is wrong with them, the set in force stays.
-fn reload(files: &Files, firewall: &Firewall) {
+fn reload(files: &Files, firewall: &Firewall, observed: &Observed) {
+    let began = Instant::now();
     let applied =
         files.read().and_then(|(cluster, policies)| Ok(firewall.apply(cluster, policies)?));
+    observed.applied(applied.as_ref(), began.elapsed());
     match applied {
         Ok(applied) => report(&applied),
         Err(error) => {

@@ -1,0 +1,212 @@
+//! A running firewall as others see it: what is counted, what is in force, who asked.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use portcullis::dataplane::port::xdp::{FailureMode, ProgramVerdict};
+use portcullis::policy::ask::parse_flow;
+use portcullis::{Applied, Firewall, FlowEvent, RoundTimes, RuleTotals, Totals};
+
+use super::socket::Kind;
+use super::talkers::Talkers;
+use crate::control::status::{
+    Clients, Connections, Drop, Events, Packets, Policy, Port, Queue, Refusal, Status, Steered,
+};
+use crate::control::top::Top;
+use crate::output::Refused;
+
+/// See the [module](self). All methods take short locks; none is called on the packet path.
+pub(super) struct Observed {
+    firewall: Arc<Firewall>,
+    name: String,
+    fail: FailureMode,
+    began: Instant,
+    policy: Mutex<Policy>,
+    clients: Mutex<[Clients; 2]>,
+    talkers: Mutex<Talkers>,
+}
+
+/// What metrics have beyond [`Status`].
+pub(super) struct Details {
+    pub(super) rules: Vec<RuleTotals>,
+    pub(super) rounds: RoundTimes,
+}
+
+impl Observed {
+    pub(super) fn new(firewall: Arc<Firewall>, name: &str, fail: FailureMode) -> Self {
+        Self {
+            firewall,
+            name: name.to_owned(),
+            fail,
+            began: Instant::now(),
+            policy: Mutex::default(),
+            clients: Mutex::default(),
+            talkers: Mutex::new(Talkers::default()),
+        }
+    }
+
+    pub(super) fn firewall(&self) -> &Firewall {
+        &self.firewall
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Notes what became of an attempt to put documents in force, and how long it took.
+    pub(super) fn applied(&self, result: Result<&Applied, &Refused>, took: Duration) {
+        let mut policy = lock(&self.policy);
+        match result {
+            Ok(applied) => {
+                policy.generation = applied.generation;
+                policy.applied_at = now();
+                policy.apply_seconds = took.as_secs_f64();
+                policy.refused = None;
+                policy.applied += 1;
+            }
+            Err(error) => {
+                let error = error.message().to_owned();
+                policy.refused = Some(Refusal { at: now(), error });
+                policy.refusals += 1;
+            }
+        }
+    }
+
+    /// Changes what is counted about clients.
+    pub(super) fn clients(&self, kind: Kind, change: impl FnOnce(&mut Clients)) {
+        change(&mut lock(&self.clients)[kind as usize]);
+    }
+
+    /// Notes what happened to a flow, for `portcullis top`.
+    pub(super) fn note(&self, event: &FlowEvent) {
+        lock(&self.talkers).note(self.uptime(), event);
+    }
+
+    /// Seconds since the start.
+    pub(super) fn uptime(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let totals = self.firewall.totals();
+        let applied = self.firewall.applied();
+        let policy = Policy {
+            generation: applied.generation,
+            policies: applied.policies,
+            endpoints: applied.endpoints,
+            identities: applied.identities,
+            ..lock(&self.policy).clone()
+        };
+        let [control, metrics] = lock(&self.clients).clone();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            name: self.name.clone(),
+            fail: self.fail.to_string(),
+            uptime_seconds: self.uptime(),
+            policy,
+            ports: self.ports(),
+            lesser_mode: self.firewall.lesser_mode().map(str::to_owned),
+            packets: packets(&totals),
+            drops: drops(&totals),
+            connections: Connections {
+                now: totals.connections,
+                capacity: totals.capacity,
+                half_open: totals.half_open,
+                opened: totals.opened,
+                ended: totals.ended,
+                evicted: totals.evicted,
+            },
+            events: Events { waiting: totals.events_waiting, lost: totals.events_lost },
+            control,
+            metrics,
+        }
+    }
+
+    pub(super) fn details(&self) -> Details {
+        Details { rules: self.firewall.rule_totals(), rounds: self.firewall.round_times() }
+    }
+
+    pub(super) fn top(&self) -> Top {
+        let (pairs, forgotten) = lock(&self.talkers).most();
+        Top { at: self.uptime(), status: self.status(), pairs, forgotten }
+    }
+
+    /// Why a flow is decided as it is.
+    ///
+    /// # Errors
+    /// What is wrong with the flow.
+    pub(super) fn explain(&self, flow: &str) -> Result<String, String> {
+        let (cluster, policies) = self.firewall.in_force();
+        let flow = parse_flow(flow, &cluster).map_err(|e| e.to_string())?;
+        Ok(portcullis::policy::explain::explain(&cluster, &policies, &flow).to_string())
+    }
+
+    fn ports(&self) -> Vec<Port> {
+        // An interface that is gone counts nothing any more; the others are told of all the same.
+        let statistics = self.firewall.socket_statistics().unwrap_or_default();
+        let programs = self.firewall.program_counters().unwrap_or_default();
+        let of = |port: &portcullis::PortInfo| {
+            let queues = statistics.iter().filter(|(name, ..)| *name == port.name);
+            let program = programs.iter().find(|(name, _)| *name == port.name);
+            let steered = |verdict: &ProgramVerdict| {
+                let count = program.map(|(_, counters)| counters.total(*verdict));
+                let count = count.unwrap_or_default();
+                let verdict = verdict.name().to_owned();
+                Steered { verdict, packets: count.packets, bytes: count.bytes }
+            };
+            Port {
+                name: port.name.clone(),
+                mode: port.mode.to_string(),
+                mtu: port.mtu,
+                queues: queues.map(|(_, queue, s)| self::queue(*queue, s)).collect(),
+                program: ProgramVerdict::ALL.iter().map(steered).collect(),
+            }
+        };
+        self.firewall.ports().iter().map(of).collect()
+    }
+}
+
+fn queue(queue: u32, statistics: &portcullis::dataplane::port::xdp::Statistics) -> Queue {
+    Queue {
+        queue,
+        rx_dropped: statistics.rx_dropped,
+        rx_invalid_descs: statistics.rx_invalid_descs,
+        tx_invalid_descs: statistics.tx_invalid_descs,
+        rx_ring_full: statistics.rx_ring_full,
+        rx_fill_ring_empty_descs: statistics.rx_fill_ring_empty_descs,
+        tx_ring_empty_descs: statistics.tx_ring_empty_descs,
+    }
+}
+
+fn packets(totals: &Totals) -> Packets {
+    Packets {
+        received: totals.received,
+        received_bytes: totals.received_bytes,
+        forwarded: totals.forwarded,
+        forwarded_bytes: totals.forwarded_bytes,
+        dropped: totals.dropped,
+        dropped_bytes: totals.dropped_bytes.iter().map(|(_, bytes)| bytes).sum(),
+        rejects_sent: totals.rejects_sent,
+        checksums_completed: totals.checksums_completed,
+    }
+}
+
+fn drops(totals: &Totals) -> Vec<Drop> {
+    let both = totals.drops.iter().zip(&totals.dropped_bytes);
+    both.map(|((reason, packets), (_, bytes))| Drop {
+        reason: reason.as_str().to_owned(),
+        packets: *packets,
+        bytes: *bytes,
+    })
+    .collect()
+}
+
+/// Seconds since 1970.
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
