@@ -245,6 +245,11 @@ impl Engine {
     }
 
     #[cfg(test)]
+    pub(crate) fn prove_slowly(&self, program: &Program) -> Result<(), Mismatch> {
+        crate::prove::slowly(program, &self.compiler, &self.registry)
+    }
+
+    #[cfg(test)]
     pub(crate) fn compiler_mut(&mut self) -> &mut Compiler {
         &mut self.compiler
     }

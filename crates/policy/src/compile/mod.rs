@@ -47,6 +47,9 @@ pub struct Config {
     pub max_cells: u64,
     /// When to prove a program before it is handed out. Never unless set.
     pub prove: Prove,
+    /// Most threads that a proof may use. As many as there are processors, but at most four, unless
+    /// set.
+    pub proof_threads: usize,
 }
 
 /// When to prove programs, see [`crate::prove`].
@@ -63,7 +66,13 @@ pub enum Prove {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_program_bytes: 1 << 30, max_cells: 1 << 22, prove: Prove::default() }
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+        Self {
+            max_program_bytes: 1 << 30,
+            max_cells: 1 << 22,
+            prove: Prove::default(),
+            proof_threads: processors.min(4),
+        }
     }
 }
 

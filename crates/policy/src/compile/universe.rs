@@ -110,6 +110,12 @@ impl Universe {
         self.by_port_name.get(name).map_or(&[], Vec::as_slice)
     }
 
+    /// The numbers that a port name means, on some class and for some protocol; some more than once.
+    pub(crate) fn numbers_of(&self, name: &str) -> impl Iterator<Item = u16> {
+        let lists = self.with_port_name(name).iter().map(|&class| self.named_ports(ClassId(class)));
+        lists.flatten().filter(move |port| *port.name == *name).map(|port| port.port)
+    }
+
     /// A number that classes with the same named ports share; 0: none.
     pub(crate) fn port_list(&self, id: ClassId) -> u32 {
         self.port_lists.of.get(id.0 as usize).copied().unwrap_or(0)

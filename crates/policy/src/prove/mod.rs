@@ -2,16 +2,29 @@
 //! header.
 //!
 //! Nothing is sampled. The resolved form is walked rule by rule, without anything the compiler
-//! derived from it. Pairs to which the same rules apply and that the program answers by the same
-//! tree are one case; within a case, headers between two neighbouring ends of intervals (of any
-//! rule, or of any node of the tree) are one region, since neither side can tell them apart. One
-//! header of each region is asked of both.
+//! derived from it: no code that compiles is used here, only what was written ([`Traffic::matches`])
+//! and what lookups read. Headers between two neighbouring ends of intervals (of any rule, or of any
+//! node of a tree) are one region, since neither side can tell them apart; one header stands for
+//! each ([`atoms`]). What a rule means is then a set of regions, and the rules between an endpoint and
+//! a peer are walked for all regions at once ([`walk`]), on several threads.
 //!
-//! The resolved form itself is held to the model by property tests against [`crate::judge`].
+//! Endpoints are taken in groups that share regions; a group whose regions or pairs are too many is
+//! halved, so memory is bounded.
+//!
+//! The resolved form itself is held to the model by property tests against [`crate::judge`], and this
+//! proof to a slow twin that walks header by header.
+//!
+//! [`Traffic::matches`]: crate::model::Traffic::matches
 
+mod atoms;
 #[cfg(test)]
 mod mutants;
+mod parallel;
 mod rules;
+#[cfg(test)]
+mod slow;
+mod subject;
+mod walk;
 
 use std::fmt;
 
@@ -20,12 +33,16 @@ use portcullis_identity_table::IdentityId;
 use portcullis_identity_table::identity::{Class, ClassId, Identity, Owner};
 use portcullis_identity_table::registry::Registry;
 
-use self::rules::{Cuts, NearRule, Ports, Rules, applying, case_key, named, names_of, near_tiers};
+use self::atoms::Atoms;
+use self::parallel::in_parallel;
+use self::rules::{applying, near_tiers};
+use self::subject::{Cases, Subject};
+use self::walk::Block;
 use crate::compile::Compiler;
 use crate::compile::grid::RowId;
-use crate::compile::trees::{Field, Outcome, Ref, SLOTS, Trees};
-use crate::flow::{Header, Verdict};
-use crate::model::{Direction, IpVersion};
+use crate::compile::trees::{Outcome, Ref};
+use crate::flow::Header;
+use crate::model::Direction;
 use crate::program::{NO_ROW, Program, Record};
 
 /// What was checked.
@@ -35,7 +52,7 @@ pub struct Proof {
     pub identities: u64,
     /// Pairs of what applies to an endpoint and a peer's class, both directions.
     pub pairs: u64,
-    /// Distinct cases of rules and tree among them.
+    /// Cases among them: peers of an endpoint to which other rules apply, or that have another tree.
     pub cases: u64,
     /// Regions of headers compared over all cases.
     pub regions: u64,
@@ -95,19 +112,18 @@ impl fmt::Display for Case {
     }
 }
 
+/// Regions of headers that a group of endpoints may share.
+const MOST_ATOMS: usize = 4096;
+/// Pairs of endpoints and peers of a group.
+const MOST_PAIRS: usize = 8 << 20;
+
 /// Checks a program against what it was compiled from.
 pub(crate) fn prove(
     program: &Program,
     compiler: &Compiler,
     registry: &Registry,
 ) -> Result<Proof, Mismatch> {
-    let mut prover = Prover {
-        program,
-        compiler,
-        proof: Proof::default(),
-        proved: AHashSet::new(),
-        rows: AHashSet::new(),
-    };
+    let mut prover = Prover { program, compiler, proof: Proof::default() };
     prover.records(registry)?;
     let columns =
         (0..compiler.universe.count()).filter(|&c| compiler.universe.class(ClassId(c)).is_some());
@@ -117,32 +133,19 @@ pub(crate) fn prove(
         }
     }
     for direction in [Direction::Ingress, Direction::Egress] {
-        let applying = applying(&compiler.resolved, direction, compiler.universe.count());
-        // Several classes may share a row, if the same rules apply to them.
-        let mut done = AHashSet::new();
-        for identity in registry.identities() {
-            let record = program.records[identity.id.get() as usize];
-            let row = match direction {
-                Direction::Ingress => record.ingress,
-                Direction::Egress => record.egress,
-            };
-            if row != NO_ROW && done.insert((row, identity.class_id)) {
-                let applying = &applying[identity.class_id.0 as usize];
-                prover.row(direction, RowId(row), identity.class_id, applying)?;
-            }
-        }
+        let subjects = prover.subjects(direction, registry);
+        prover.group(&subjects)?;
     }
     Ok(prover.proof)
 }
+
+#[cfg(test)]
+pub(crate) use self::slow::prove_rows as slowly;
 
 struct Prover<'a> {
     program: &'a Program,
     compiler: &'a Compiler,
     proof: Proof,
-    /// Cases that are done, by the tree and all that the rules depend on.
-    proved: AHashSet<(Ref, Vec<u32>)>,
-    /// Rows that are done, with all that applies at the endpoint.
-    rows: AHashSet<(RowId, Vec<u32>)>,
 }
 
 impl<'a> Prover<'a> {
@@ -188,119 +191,69 @@ impl<'a> Prover<'a> {
         row != NO_ROW && (row as usize + 1) * grid.stride <= grid.rows.len()
     }
 
-    /// One row, as the answer for one class of endpoints, against every class of peers.
-    fn row(
-        &mut self,
-        direction: Direction,
-        row: RowId,
-        subject: ClassId,
-        applying: &[(u32, u32)],
-    ) -> Result<(), Mismatch> {
-        let (resolved, universe) = (&self.compiler.resolved, &self.compiler.universe);
-        let tiers = near_tiers(resolved, direction, subject, applying);
-        let rules: Vec<&NearRule<'_>> = tiers.iter().flat_map(|tier| &tier.rules).collect();
-        let names = names_of(&rules, direction);
-        let near_ports = named(universe.named_ports(subject), &names);
-        let words = rules.len().div_ceil(64).max(1);
-        let near_key = case_key(direction, &tiers, &vec![u64::MAX; words], &near_ports, &[]);
-        if !self.rows.insert((row, near_key)) {
+    /// What has rows: classes of endpoints, those once that nothing tells apart.
+    fn subjects(&self, direction: Direction, registry: &Registry) -> Vec<Subject<'a>> {
+        let Compiler { resolved, universe, .. } = self.compiler;
+        let applying = applying(resolved, direction, universe.count());
+        let mut seen_classes = AHashSet::new();
+        let mut seen = AHashSet::new();
+        let mut subjects = Vec::new();
+        for identity in registry.identities() {
+            let record = self.program.records[identity.id.get() as usize];
+            let row = match direction {
+                Direction::Ingress => record.ingress,
+                Direction::Egress => record.egress,
+            };
+            let class = identity.class_id;
+            if row == NO_ROW || !seen_classes.insert((row, class)) {
+                continue;
+            }
+            let tiers = near_tiers(resolved, direction, class, &applying[class.0 as usize]);
+            let subject = Subject::new(direction, RowId(row), class, tiers, universe);
+            if seen.insert(subject.key()) {
+                subjects.push(subject);
+            }
+        }
+        subjects
+    }
+
+    /// Some endpoints against every class of peers.
+    fn group(&mut self, subjects: &[Subject<'a>]) -> Result<(), Mismatch> {
+        let Self { program, compiler, .. } = *self;
+        let classes = compiler.universe.count() as usize;
+        let halve = |prover: &mut Self| {
+            let (one, other) = subjects.split_at(subjects.len() / 2);
+            prover.group(one).and_then(|()| prover.group(other))
+        };
+        if subjects.is_empty() {
             return Ok(());
         }
-        // For each peer one bit a rule: whether its side of the rule holds.
-        let count = universe.count() as usize;
-        let mut holds = vec![0u64; words * count];
-        for (r, rule) in rules.iter().enumerate() {
-            let members = resolved.members(rule.far(direction));
-            for class in members.members(universe.count()) {
-                holds[class as usize * words + r / 64] |= 1 << (r % 64);
-            }
+        if subjects.len() > 1 && subjects.len().saturating_mul(classes) > MOST_PAIRS {
+            return halve(self);
         }
-        let mut seen: AHashSet<(Ref, &[u64])> = AHashSet::new();
-        for class in 0..universe.count() {
-            let Some(peer) = universe.class(ClassId(class)) else { continue };
-            self.proof.pairs += 1;
-            let case = || {
-                let subject = universe.class(subject).map(|c| describe(c)).unwrap_or_default();
-                Box::new(Case { direction, subject, peer: describe(peer) })
-            };
-            let Some(tree) = self.program.grid.tree(row, class) else {
-                return Err(Mismatch::Broken { case: case() });
-            };
-            let bits = &holds[class as usize * words..][..words];
-            let far_ports = named(universe.named_ports(ClassId(class)), &names);
-            if far_ports.is_empty() && !seen.insert((tree, bits)) {
-                continue;
-            }
-            let key = case_key(direction, &tiers, bits, &near_ports, &far_ports);
-            if !self.proved.insert((tree, key)) {
-                continue;
-            }
-            self.proof.cases += 1;
-            let ports = match direction {
-                Direction::Ingress => [Ports(&far_ports), Ports(&near_ports)],
-                Direction::Egress => [Ports(&near_ports), Ports(&far_ports)],
-            };
-            let bit = |r: usize| bits[r / 64] >> (r % 64) & 1 == 1;
-            let rules = Rules { direction, tiers: &tiers, holds: &bit, ports };
-            self.case(tree, &rules, &case)?;
+        let threads = compiler.config.proof_threads;
+        let cases = in_parallel(threads, subjects, |s| Cases::of(s, program, compiler))?;
+        let mut trees: Vec<Ref> = cases.iter().flat_map(|cases| cases.distinct_trees()).collect();
+        trees.sort_unstable();
+        trees.dedup();
+        let atoms = Atoms::of(subjects, &trees, &program.trees, &compiler.universe);
+        if subjects.len() > 1 && atoms.count() > MOST_ATOMS {
+            return halve(self);
+        }
+        let pairs: Vec<_> = subjects.iter().zip(&cases).collect();
+        for headers in atoms.blocks() {
+            let block = Block::new(&headers, subjects, &trees, program, threads);
+            in_parallel(threads, &pairs, |(subject, cases)| {
+                block.check(subject, cases, program, compiler)
+            })?;
+        }
+        for cases in &cases {
+            self.proof.pairs += cases.pairs;
+            self.proof.cases += cases.count() as u64;
+            self.proof.regions += cases.count() as u64 * atoms.count() as u64;
         }
         Ok(())
     }
-
-    /// One set of rules against one tree, over all headers.
-    fn case(
-        &mut self,
-        tree: Ref,
-        rules: &Rules<'_>,
-        case: &dyn Fn() -> Box<Case>,
-    ) -> Result<(), Mismatch> {
-        let trees = &self.program.trees;
-        for ip_version in [IpVersion::V4, IpVersion::V6] {
-            for slot in 0..SLOTS {
-                let mut cuts = rules.cuts(slot);
-                let inside = trees
-                    .entry(tree, ip_version, slot)
-                    .is_some_and(|entry| collect_starts(trees, entry, &mut cuts, 3));
-                if !inside {
-                    return Err(Mismatch::Broken { case: case() });
-                }
-                for header in cuts.headers(ip_version, slot) {
-                    self.proof.regions += 1;
-                    let leaf = trees.walk(tree, &header);
-                    let policies = rules.outcome(&header);
-                    let program = *trees.outcome(leaf);
-                    // The bits of a leaf are read more often than its outcome.
-                    let bits = leaf.is_deny() == (program.verdict == Verdict::Deny)
-                        && leaf.is_log() == program.log
-                        && leaf.is_staged() == (program.staged != (program.verdict, program.rule));
-                    if program != policies || !bits {
-                        let (program, policies) = (Box::new(program), Box::new(policies));
-                        return Err(Mismatch::Decision { case: case(), header, program, policies });
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Adds the starts of all nodes below `at`; false if it leads out of the program or too deep.
-fn collect_starts(trees: &Trees, at: Ref, cuts: &mut Cuts, depth: u32) -> bool {
-    if at.is_leaf() {
-        return (1..trees.outcomes.len()).contains(&at.index());
-    }
-    let (Some(node), Some(depth)) = (trees.node(at), depth.checked_sub(1)) else { return false };
-    let starts = match node.field {
-        Field::Source => &mut cuts.source,
-        Field::Destination => &mut cuts.destination,
-        Field::Protocol => &mut cuts.protocol,
-    };
-    // The walk looks for the last start at or before a value: they must ascend from 0.
-    if node.starts.first() != Some(&0) || !node.starts.is_sorted_by(|a, b| a < b) {
-        return false;
-    }
-    starts.0.extend(node.starts.iter());
-    node.next.iter().all(|&next| collect_starts(trees, next, cuts, depth))
 }
 
 fn describe(class: &Class) -> String {
