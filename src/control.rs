@@ -83,12 +83,17 @@ impl Control {
         cluster: ClusterState,
         mut policies: PolicySet,
     ) -> Result<(), Error> {
+        self.keep_feeds(&mut policies);
+        self.replace(now, |engine| engine.apply(cluster, policies))
+    }
+
+    /// Gives sets that were replaced at run time the content that they keep.
+    pub(crate) fn keep_feeds(&self, policies: &mut PolicySet) {
         for set in &mut policies.sets {
             if let Some(prefixes) = self.feeds.get(&set.name) {
                 set.prefixes = Arc::clone(prefixes);
             }
         }
-        self.replace(now, |engine| engine.apply(cluster, policies))
     }
 
     /// Replaces the cluster.

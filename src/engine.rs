@@ -225,6 +225,7 @@ impl Engine {
     }
 
     /// Exactly which flows would be decided otherwise if these were applied, with an example each.
+    /// Sets that [`Engine::sets`] replaced keep their content, as they would then.
     ///
     /// # Errors
     /// [`Error::Policy`] if the cluster contradicts itself.
@@ -234,7 +235,9 @@ impl Engine {
         policies: &PolicySet,
     ) -> Result<policy::diff::Diff, Error> {
         let (old_cluster, old_policies) = self.in_force();
-        policy::diff((&old_cluster, &old_policies), (cluster, policies))
+        let mut policies = policies.clone();
+        self.0.control.lock().keep_feeds(&mut policies);
+        policy::diff((&old_cluster, &old_policies), (cluster, &policies))
             .map_err(|e| Error::Policy(e.into()))
     }
 

@@ -125,16 +125,9 @@ struct Out {
 struct Text(*const c_char, *const u8, usize);
 
 type EngineNew = unsafe extern "C" fn(*const c_void, *mut *mut c_void) -> i32;
-type Apply = unsafe extern "C" fn(
-    *mut c_void,
-    *const Text,
-    usize,
-    *const Text,
-    usize,
-    *mut c_void,
-) -> i32;
-type JudgePackets =
-    unsafe extern "C" fn(*mut c_void, u64, *const Packet, usize, *mut Out) -> i32;
+type Apply =
+    unsafe extern "C" fn(*mut c_void, *const Text, usize, *const Text, usize, *mut c_void) -> i32;
+type JudgePackets = unsafe extern "C" fn(*mut c_void, u64, *const Packet, usize, *mut Out) -> i32;
 
 struct Library(*mut c_void);
 
@@ -146,12 +139,13 @@ struct C {
 impl Library {
     fn open() -> Self {
         // Beside this program: target/release/deps/calls-... and target/release/libportcullis.so.
-        let found = std::env::var_os("PORTCULLIS_LIBRARY").map(PathBuf::from).unwrap_or_else(|| {
-            let mut path = std::env::current_exe().unwrap();
-            path.pop();
-            path.pop();
-            path.join("libportcullis.so")
-        });
+        let found =
+            std::env::var_os("PORTCULLIS_LIBRARY").map(PathBuf::from).unwrap_or_else(|| {
+                let mut path = std::env::current_exe().unwrap();
+                path.pop();
+                path.pop();
+                path.join("libportcullis.so")
+            });
         let mut path = found.into_os_string().into_encoded_bytes();
         path.push(0);
         // SAFETY: the path ends with NUL, and 2 is RTLD_NOW.
@@ -186,8 +180,7 @@ impl Library {
         assert_eq!(unsafe { engine_new(std::ptr::null(), &mut engine) }, 0);
         let (cluster, policies) = (text(CLUSTER), text(POLICIES));
         // SAFETY: one text each, which live long enough.
-        let status =
-            unsafe { apply(engine, &cluster, 1, &policies, 1, std::ptr::null_mut()) };
+        let status = unsafe { apply(engine, &cluster, 1, &policies, 1, std::ptr::null_mut()) };
         assert_eq!(status, 0);
         // SAFETY: there is room for a handle.
         assert_eq!(unsafe { judge_new(engine, &mut judge) }, 0);

@@ -8,7 +8,12 @@
  * pointers: a wrong or freed one is refused with PORTCULLIS_BAD_HANDLE, never followed. All other
  * pointers must be NULL or valid for what is described: the library checks NULL, alignment and sizes;
  * a wild pointer, or a buffer shorter than it is said to be, is undefined behaviour. Nothing that is
- * passed in is kept after the call. The library prints nothing and touches no signal handlers.
+ * passed in is kept after the call, and the buffers of one call must not overlap. A call that takes a
+ * handle may come from any thread; a judge takes one call at a time (PORTCULLIS_BUSY). After fork() the
+ * child may only exec.
+ *
+ * The library prints nothing, not even after a mistake of its own (portcullis_last_panic tells), unless
+ * the process must end: out of memory. It touches no signal handlers, and its threads block signals.
  */
 
 #ifndef PORTCULLIS_H
@@ -89,6 +94,17 @@
  * Packets that no live worker takes go to the host's network stack.
  */
 #define PORTCULLIS_FAIL_OPEN 1
+
+/**
+ * A fragment that was held and passes now that the first of its packet came: to be sent on, after the
+ * packets of the call.
+ */
+#define PORTCULLIS_FRAME_RELEASED 1
+
+/**
+ * An answer to a packet that was rejected: to be sent back to where the packet came from.
+ */
+#define PORTCULLIS_FRAME_ANSWER 2
 
 /**
  * Success.
@@ -233,11 +249,11 @@ typedef struct portcullis_engine_config {
    */
   size_t struct_size;
   /**
-   * Most connections at a time.
+   * Most connections at a time: at most 2^31.
    */
   size_t connections;
   /**
-   * Events that wait at most, for each worker and judge.
+   * Events that wait at most, for each worker and judge: at most 2^24.
    */
   size_t event_capacity;
   /**
@@ -509,6 +525,10 @@ typedef struct portcullis_totals {
    * Events that did not fit and were not reported.
    */
   uint64_t events_lost;
+  /**
+   * Packets whose unfinished checksum was completed.
+   */
+  uint64_t checksums_completed;
 } portcullis_totals;
 
 /**
@@ -663,6 +683,41 @@ typedef struct portcullis_port {
 } portcullis_port;
 
 /**
+ * What the kernel counted on one socket. It grows at the end: `portcullis_firewall_sockets` takes its
+ * size.
+ */
+typedef struct portcullis_socket {
+  /**
+   * Which interface: 0 or 1, as for `portcullis_firewall_port`.
+   */
+  uint32_t port;
+  /**
+   * Which queue of it.
+   */
+  uint32_t queue;
+  /**
+   * Packets dropped for reasons of the socket: too long for a frame, or no frame.
+   */
+  uint64_t rx_dropped;
+  /**
+   * Packets dropped because the RX ring was full.
+   */
+  uint64_t rx_ring_full;
+  /**
+   * Times the fill ring was found empty.
+   */
+  uint64_t rx_fill_ring_empty;
+  /**
+   * Times the TX ring was found empty.
+   */
+  uint64_t tx_ring_empty;
+  /**
+   * Descriptors that the kernel did not take: zero, or a mistake of this library.
+   */
+  uint64_t invalid_descriptors;
+} portcullis_socket;
+
+/**
  * A packet to judge.
  */
 typedef struct portcullis_packet {
@@ -713,6 +768,28 @@ typedef struct portcullis_judgement {
    */
   uint32_t destination;
 } portcullis_judgement;
+
+/**
+ * A frame to send. It grows at the end: `portcullis_judge_frames` takes its size.
+ */
+typedef struct portcullis_frame {
+  /**
+   * The frame from its Ethernet header on, in the caller's buffer of bytes.
+   */
+  const uint8_t *data;
+  /**
+   * Bytes of `data`.
+   */
+  size_t len;
+  /**
+   * Of an answer: the number of the packet in the call that judged it.
+   */
+  size_t packet;
+  /**
+   * `PORTCULLIS_FRAME_RELEASED` or `PORTCULLIS_FRAME_ANSWER`.
+   */
+  uint8_t kind;
+} portcullis_frame;
 
 #ifdef __cplusplus
 extern "C" {
@@ -795,6 +872,62 @@ int32_t portcullis_engine_apply_files(const struct portcullis_engine *engine,
                                       struct portcullis_applied *applied);
 
 /**
+ * Replaces the cluster (namespaces, pods, nodes) by what these texts say, and leaves the policies. All
+ * else as `portcullis_engine_apply`.
+ *
+ * Undefined unless:
+ * The array has as many texts as its count says, each as described there.
+ */
+int32_t portcullis_engine_set_cluster(const struct portcullis_engine *engine,
+                                      const struct portcullis_text *cluster,
+                                      size_t cluster_count,
+                                      struct portcullis_applied *applied);
+
+/**
+ * What the documents that were applied last gave reason to warn of, a line `file:line:col: warning:
+ * ...` for each finding: rules that do nothing, open questions of order. Empty if there was none.
+ * Buffer and sizes as in `portcullis_engine_error`.
+ *
+ * Undefined unless:
+ * `buffer` has room for `size` bytes.
+ */
+int32_t portcullis_engine_warnings(const struct portcullis_engine *engine,
+                                   char *buffer,
+                                   size_t size,
+                                   size_t *needed);
+
+/**
+ * What is in force.
+ *
+ * Undefined unless:
+ * `out` points to an `applied` whose `struct_size` is set.
+ */
+int32_t portcullis_engine_applied(const struct portcullis_engine *engine,
+                                  struct portcullis_applied *out);
+
+/**
+ * Exactly which flows would be decided otherwise if these documents were applied, for people: groups
+ * of flows, the decision before and after, an example each. Nothing is changed. What
+ * `portcullis_engine_replace_set` put into sets stays in them, on both sides.
+ *
+ * `cluster`: NULL, with a count of 0, for the cluster in force. `changes`: how many groups there are,
+ * 0 if every flow is decided alike; may be NULL. Buffer and sizes as in `portcullis_engine_error`;
+ * each call compares anew, so offer a generous buffer first.
+ *
+ * Undefined unless:
+ * The arrays have as many texts as their counts say, `buffer` has room for `size` bytes.
+ */
+int32_t portcullis_engine_diff(const struct portcullis_engine *engine,
+                               const struct portcullis_text *cluster,
+                               size_t cluster_count,
+                               const struct portcullis_text *policies,
+                               size_t policy_count,
+                               char *buffer,
+                               size_t size,
+                               size_t *needed,
+                               size_t *changes);
+
+/**
  * Adds endpoints, or replaces those of the same namespace and name, one after the other. Each is in
  * force when the next begins; the first that is refused ends the call.
  *
@@ -847,6 +980,30 @@ int32_t portcullis_engine_replace_set(const struct portcullis_engine *engine,
                                       const char *name,
                                       const struct portcullis_prefix *prefixes,
                                       size_t count);
+
+/**
+ * Lets the documents say again what a set holds, from the next apply on.
+ *
+ * `forgotten`: 1 if the set had been replaced, else 0; may be NULL.
+ *
+ * Undefined unless:
+ * `name` is NUL-terminated, `forgotten` is NULL or points to room for an `int`.
+ */
+int32_t portcullis_engine_forget_set(const struct portcullis_engine *engine,
+                                     const char *name,
+                                     int *forgotten);
+
+/**
+ * The sets that the policies declare, a line `prefixes name` for each, such as `1000000
+ * GlobalNetworkSet//feed`. Buffer and sizes as in `portcullis_engine_error`.
+ *
+ * Undefined unless:
+ * `buffer` has room for `size` bytes.
+ */
+int32_t portcullis_engine_sets(const struct portcullis_engine *engine,
+                               char *buffer,
+                               size_t size,
+                               size_t *needed);
 
 /**
  * Why a flow is decided as it is, for people: the tiers walked, the rule with file and line, near
@@ -944,8 +1101,9 @@ const char *portcullis_reason_name(uint8_t reason);
  * force on `engine`. Packets flow when this returns. If it fails nothing stays attached, and the
  * engine's error text says why.
  *
- * `out`: the firewall; stop and free it with `portcullis_firewall_stop`. Starts threads, with all
- * signals of the process blocked as the calling thread has them.
+ * `out`: the firewall; stop and free it with `portcullis_firewall_stop`. Starts threads named
+ * `portcullis` that block every signal which can be blocked with sense, so that the program's
+ * handlers never run on them.
  *
  * Undefined unless:
  * `config` begins with its size, its texts are NUL-terminated; `out` points to room for a pointer.
@@ -972,6 +1130,45 @@ int32_t portcullis_firewall_stop(struct portcullis_firewall *firewall);
 int32_t portcullis_firewall_port(const struct portcullis_firewall *firewall,
                                  size_t index,
                                  struct portcullis_port *out);
+
+/**
+ * The text of the last call on this firewall that failed with one; see `portcullis_engine_error`.
+ *
+ * Undefined unless:
+ * `buffer` has room for `size` bytes, `needed` is NULL or points to room for a number.
+ */
+int32_t portcullis_firewall_error(const struct portcullis_firewall *firewall,
+                                  char *buffer,
+                                  size_t size,
+                                  size_t *needed);
+
+/**
+ * Why the preferred mode was not to be had; empty if it was. Buffer and sizes as in
+ * `portcullis_engine_error`.
+ *
+ * Undefined unless:
+ * `buffer` has room for `size` bytes, `needed` is NULL or points to room for a number.
+ */
+int32_t portcullis_firewall_lesser_mode(const struct portcullis_firewall *firewall,
+                                        char *buffer,
+                                        size_t size,
+                                        size_t *needed);
+
+/**
+ * What the kernel counted on the socket of each queue, since it was opened: the queues of the first
+ * interface, then those of the second. One system call a socket.
+ *
+ * `socket_size`: `sizeof(portcullis_socket)`. `capacity`: room in `sockets`; what is beyond is left
+ * out. `count`: how many there are.
+ *
+ * Undefined unless:
+ * `sockets` has room for `capacity` sockets of that size, `count` points to room for a number.
+ */
+int32_t portcullis_firewall_sockets(const struct portcullis_firewall *firewall,
+                                    struct portcullis_socket *sockets,
+                                    size_t socket_size,
+                                    size_t capacity,
+                                    size_t *count);
 
 /**
  * Makes a judge of an engine, which lives on until the judge is freed too.
@@ -1007,11 +1204,15 @@ int32_t portcullis_judge_error(const struct portcullis_judge *judge,
  * `out`: room for `count` judgements; written only if the call succeeds. After any other status no
  * packet of the batch may pass.
  *
- * Hand over 32 packets or more at a time. One thread at a time (`PORTCULLIS_BUSY`). No allocation, no
- * lock that others hold for long, no system call.
+ * Held fragments that pass now, and answers to packets that were rejected, are to be had from
+ * `portcullis_judge_frames`.
+ *
+ * Hand over 32 packets or more at a time. One thread at a time (`PORTCULLIS_BUSY`). No allocation (but
+ * for those frames), no lock that others hold for long, no system call.
  *
  * Undefined unless:
- * `packets` points to `count` packets whose `data` point to `len` bytes each; `out` to room.
+ * `packets` points to `count` packets whose `data` point to `len` bytes each; `out` to room, which is
+ * no part of the packets.
  */
 int32_t portcullis_judge_packets(const struct portcullis_judge *judge,
                                  uint64_t now,
@@ -1020,18 +1221,57 @@ int32_t portcullis_judge_packets(const struct portcullis_judge *judge,
                                  struct portcullis_judgement *out);
 
 /**
+ * Hands over the frames to send that came with the last `portcullis_judge_packets`: fragments that
+ * were held and pass now, and answers to packets that were rejected. Each once, at most `capacity`;
+ * what is not fetched before packets are judged again is dropped.
+ *
+ * `frame_size`: `sizeof(portcullis_frame)`.
+ * `bytes`, `bytes_size`: room for their bytes, which the frames point into. Those that do not fit wait
+ * for another call; `PORTCULLIS_TOO_SMALL` if not even the first fits.
+ * `count`: how many frames were written. `waiting`: how many still wait; may be NULL. So a call with
+ * no room at all tells whether there are any.
+ *
+ * One thread at a time (`PORTCULLIS_BUSY`).
+ *
+ * Undefined unless:
+ * `frames` points to room for `capacity` frames of that size, `bytes` to room for so many bytes,
+ * `count` to room for a number; they share no memory.
+ */
+int32_t portcullis_judge_frames(const struct portcullis_judge *judge,
+                                struct portcullis_frame *frames,
+                                size_t frame_size,
+                                size_t capacity,
+                                uint8_t *bytes,
+                                size_t bytes_size,
+                                size_t *count,
+                                size_t *waiting);
+
+/**
  * Decides flows by the policy alone: no connections, no records, no counting. `out[n]` is the answer
  * for `flows[n]`. A flow whose addresses are of different families is denied.
  *
  * `out`: room for `count` judgements; written only if the call succeeds. One thread at a time.
  *
  * Undefined unless:
- * `flows` points to `count` flows, `out` to room for as many judgements.
+ * `flows` points to `count` flows, `out` to room for as many judgements, which is no part of them.
  */
 int32_t portcullis_judge_flows(const struct portcullis_judge *judge,
                                const struct portcullis_flow *flows,
                                size_t count,
                                struct portcullis_judgement *out);
+
+/**
+ * Where the last panic inside the library was and what it said, of whatever engine or worker thread:
+ * for a report to the project. Empty if there was none. Nothing of it is printed.
+ *
+ * `buffer`, `size`, `needed`: as in `portcullis_engine_error`. Any thread.
+ *
+ * Undefined unless:
+ * `buffer` has room for `size` bytes, `needed` is NULL or points to room for a number.
+ */
+int32_t portcullis_last_panic(char *buffer,
+                              size_t size,
+                              size_t *needed);
 
 /**
  * What a status means, as static NUL-terminated text; unknown numbers have a text too.

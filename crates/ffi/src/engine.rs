@@ -2,15 +2,16 @@
 
 #![allow(non_camel_case_types, reason = "the names are C's")]
 
-use core::ffi::c_char;
+use core::ffi::{c_char, c_int};
 use std::path::Path;
+use std::sync::Mutex;
 
 use portcullis_core::dataplane::connection::OnPolicyChange;
 use portcullis_core::dataplane::reason::Reason;
 use portcullis_core::dataplane::verdict::RuleId;
 use portcullis_core::identity_table::endpoint::{ClusterState, Endpoint};
 use portcullis_core::policy::model::PolicySet;
-use portcullis_core::policy::{self, Source};
+use portcullis_core::policy::{self, Diagnostic, Loaded, Source};
 use portcullis_core::{Applied, Engine, EngineConfig};
 
 use crate::handle::{self, Object, Table};
@@ -27,9 +28,24 @@ pub struct portcullis_engine {
     _opaque: [u8; 0],
 }
 
-static ENGINES: Table<Engine> = Table::new();
+static ENGINES: Table<Managed> = Table::new();
 
-impl Object for Engine {
+/// An engine, and what its documents gave reason to say.
+pub(crate) struct Managed {
+    pub(crate) engine: Engine,
+    /// Findings of the last documents that were applied, a line each.
+    warnings: Mutex<String>,
+}
+
+impl std::ops::Deref for Managed {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+impl Object for Managed {
     type Opaque = portcullis_engine;
     const KIND: usize = 0x51;
     fn table() -> &'static Table<Self> {
@@ -51,9 +67,9 @@ pub const PORTCULLIS_CUT: u8 = 3;
 pub struct portcullis_engine_config {
     /// `sizeof(portcullis_engine_config)`.
     pub struct_size: usize,
-    /// Most connections at a time.
+    /// Most connections at a time: at most 2^31.
     pub connections: usize,
-    /// Events that wait at most, for each worker and judge.
+    /// Events that wait at most, for each worker and judge: at most 2^24.
     pub event_capacity: usize,
     /// `PORTCULLIS_KEEP`, `PORTCULLIS_REJUDGE` or `PORTCULLIS_CUT`.
     pub on_policy_change: u8,
@@ -111,6 +127,8 @@ pub struct portcullis_totals {
     pub events_waiting: u64,
     /// Events that did not fit and were not reported.
     pub events_lost: u64,
+    /// Packets whose unfinished checksum was completed.
+    pub checksums_completed: u64,
 }
 
 // SAFETY: `repr(C)`, the size first, integers only.
@@ -123,7 +141,7 @@ unsafe impl Growable for portcullis_applied {
 }
 // SAFETY: as above.
 unsafe impl Growable for portcullis_totals {
-    const FIRST: usize = size_of::<Self>();
+    const FIRST: usize = core::mem::offset_of!(Self, checksums_completed);
 }
 
 /// Makes an engine with nothing in force.
@@ -142,7 +160,8 @@ pub unsafe extern "C" fn portcullis_engine_new(
         raw::required(out)?;
         // SAFETY: by this function's contract.
         let config = unsafe { raw::read_growable(config, portcullis_engine_config::DEFAULT) }?;
-        let engine = ENGINES.insert(Engine::new(config.read()?)?)?;
+        let engine = Engine::new(config.read()?)?;
+        let engine = ENGINES.insert(Managed { engine, warnings: Mutex::default() })?;
         // SAFETY: by this function's contract.
         unsafe { raw::write(out, engine) };
         Ok(())
@@ -153,7 +172,7 @@ pub unsafe extern "C" fn portcullis_engine_new(
 /// fine; an engine that was freed already is `PORTCULLIS_BAD_HANDLE`. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn portcullis_engine_free(engine: *mut portcullis_engine) -> i32 {
-    handle::free::<Engine>(engine)
+    handle::free::<Managed>(engine)
 }
 
 /// The text of the last call on this engine that failed with one, NUL-terminated UTF-8. Works on a
@@ -197,13 +216,12 @@ pub unsafe extern "C" fn portcullis_engine_apply(
     policy_count: usize,
     applied: *mut portcullis_applied,
 ) -> i32 {
-    handle::with::<Engine>(engine, |held| {
+    handle::with::<Managed>(engine, |held| {
         // SAFETY: by this function's contract.
         let cluster = unsafe { sources(cluster, cluster_count) }?;
         // SAFETY: by this function's contract.
         let policies = unsafe { sources(policies, policy_count) }?;
-        let cluster = policy::parse_cluster(&cluster)?.value;
-        let policies = policy::parse_policies(&policies)?.value;
+        let (cluster, policies) = parse(&cluster, &policies)?;
         // SAFETY: by this function's contract.
         unsafe { apply(&held.object, cluster, policies, applied) }
     })
@@ -221,18 +239,119 @@ pub unsafe extern "C" fn portcullis_engine_apply_files(
     policy_count: usize,
     applied: *mut portcullis_applied,
 ) -> i32 {
-    handle::with::<Engine>(engine, |held| {
+    handle::with::<Managed>(engine, |held| {
         // SAFETY: by this function's contract.
-        let cluster = policy::load_cluster(unsafe { raw::text(cluster) }?)?.value;
+        let cluster = unsafe { path(cluster) }?;
         let mut paths = Vec::new();
         // SAFETY: by this function's contract.
-        for path in unsafe { raw::slice(policies, policy_count) }? {
+        for policy in unsafe { raw::slice(policies, policy_count) }? {
             // SAFETY: by this function's contract.
-            paths.push(Path::new(unsafe { raw::text(*path) }?));
+            paths.push(unsafe { path(*policy) }?);
         }
-        let policies = policy::load_policies(paths)?.value;
+        let cluster = policy::load_cluster(cluster)?;
+        let policies = policy::load_policies(paths)?;
         // SAFETY: by this function's contract.
         unsafe { apply(&held.object, cluster, policies, applied) }
+    })
+}
+
+/// Replaces the cluster (namespaces, pods, nodes) by what these texts say, and leaves the policies. All
+/// else as `portcullis_engine_apply`.
+///
+/// # Safety
+/// The array has as many texts as its count says, each as described there.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_set_cluster(
+    engine: *const portcullis_engine,
+    cluster: *const portcullis_text,
+    cluster_count: usize,
+    applied: *mut portcullis_applied,
+) -> i32 {
+    handle::with::<Managed>(engine, |held| {
+        // SAFETY: by this function's contract.
+        let cluster = unsafe { sources(cluster, cluster_count) }?;
+        let cluster = policy::parse_cluster(&cluster)?;
+        // SAFETY: by this function's contract.
+        unsafe { check_applied(applied) }?;
+        let done = held.object.set_cluster(cluster.value)?;
+        held.object.warn([&cluster.warnings]);
+        // SAFETY: by this function's contract.
+        unsafe { write_applied(applied, done) }
+    })
+}
+
+/// What the documents that were applied last gave reason to warn of, a line `file:line:col: warning:
+/// ...` for each finding: rules that do nothing, open questions of order. Empty if there was none.
+/// Buffer and sizes as in `portcullis_engine_error`.
+///
+/// # Safety
+/// `buffer` has room for `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_warnings(
+    engine: *const portcullis_engine,
+    buffer: *mut c_char,
+    size: usize,
+    needed: *mut usize,
+) -> i32 {
+    handle::with::<Managed>(engine, |held| {
+        let text = handle::lock(&held.object.warnings).clone();
+        // SAFETY: by this function's contract.
+        unsafe { raw::copy_text(&text, buffer, size, needed) }
+    })
+}
+
+/// What is in force.
+///
+/// # Safety
+/// `out` points to an `applied` whose `struct_size` is set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_applied(
+    engine: *const portcullis_engine,
+    out: *mut portcullis_applied,
+) -> i32 {
+    handle::with::<Managed>(engine, |held| {
+        raw::required(out)?;
+        // SAFETY: by this function's contract.
+        unsafe { write_applied(out, held.object.applied()) }
+    })
+}
+
+/// Exactly which flows would be decided otherwise if these documents were applied, for people: groups
+/// of flows, the decision before and after, an example each. Nothing is changed. What
+/// `portcullis_engine_replace_set` put into sets stays in them, on both sides.
+///
+/// `cluster`: NULL, with a count of 0, for the cluster in force. `changes`: how many groups there are,
+/// 0 if every flow is decided alike; may be NULL. Buffer and sizes as in `portcullis_engine_error`;
+/// each call compares anew, so offer a generous buffer first.
+///
+/// # Safety
+/// The arrays have as many texts as their counts say, `buffer` has room for `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_diff(
+    engine: *const portcullis_engine,
+    cluster: *const portcullis_text,
+    cluster_count: usize,
+    policies: *const portcullis_text,
+    policy_count: usize,
+    buffer: *mut c_char,
+    size: usize,
+    needed: *mut usize,
+    changes: *mut usize,
+) -> i32 {
+    handle::with::<Managed>(engine, |held| {
+        let given = !cluster.is_null() || cluster_count > 0;
+        // SAFETY: by this function's contract.
+        let cluster = unsafe { sources(cluster, cluster_count) }?;
+        // SAFETY: by this function's contract.
+        let policies = unsafe { sources(policies, policy_count) }?;
+        let (cluster, policies) = parse(&cluster, &policies)?;
+        let cluster = if given { cluster.value } else { held.object.in_force().0 };
+        let diff = held.object.diff(&cluster, &policies.value)?;
+        // SAFETY: by this function's contract.
+        unsafe { raw::copy_text(&diff.to_string(), buffer, size, needed) }?;
+        // SAFETY: by this function's contract.
+        unsafe { raw::write(changes, diff.changes.len()) };
+        Ok(())
     })
 }
 
@@ -252,7 +371,7 @@ pub unsafe extern "C" fn portcullis_engine_upsert_endpoints(
     count: usize,
     done: *mut usize,
 ) -> i32 {
-    handle::with::<Engine>(engine, |held| {
+    handle::with::<Managed>(engine, |held| {
         // SAFETY: by this function's contract.
         let endpoints = unsafe { read_endpoints(endpoints, endpoint_size, count) }?;
         for (n, endpoint) in endpoints.into_iter().enumerate() {
@@ -278,7 +397,7 @@ pub unsafe extern "C" fn portcullis_engine_remove_endpoints(
     count: usize,
     removed: *mut usize,
 ) -> i32 {
-    handle::with::<Engine>(engine, |held| {
+    handle::with::<Managed>(engine, |held| {
         let mut read = Vec::new();
         // SAFETY: by this function's contract.
         for name in unsafe { raw::slice(names, count) }? {
@@ -308,7 +427,7 @@ pub unsafe extern "C" fn portcullis_engine_replace_endpoints(
     endpoint_size: usize,
     count: usize,
 ) -> i32 {
-    handle::with::<Engine>(engine, |held| {
+    handle::with::<Managed>(engine, |held| {
         // SAFETY: by this function's contract.
         let endpoints = unsafe { read_endpoints(endpoints, endpoint_size, count) }?;
         held.object.endpoints().replace_all(endpoints)?;
@@ -330,7 +449,7 @@ pub unsafe extern "C" fn portcullis_engine_replace_set(
     prefixes: *const portcullis_prefix,
     count: usize,
 ) -> i32 {
-    handle::with::<Engine>(engine, |held| {
+    handle::with::<Managed>(engine, |held| {
         // SAFETY: by this function's contract.
         let name = unsafe { raw::text(name) }?;
         // SAFETY: by this function's contract.
@@ -338,6 +457,49 @@ pub unsafe extern "C" fn portcullis_engine_replace_set(
         let prefixes = prefixes.iter().map(portcullis_prefix::read).collect::<Result<_, _>>()?;
         held.object.sets().replace(name, prefixes)?;
         Ok(())
+    })
+}
+
+/// Lets the documents say again what a set holds, from the next apply on.
+///
+/// `forgotten`: 1 if the set had been replaced, else 0; may be NULL.
+///
+/// # Safety
+/// `name` is NUL-terminated, `forgotten` is NULL or points to room for an `int`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_forget_set(
+    engine: *const portcullis_engine,
+    name: *const c_char,
+    forgotten: *mut c_int,
+) -> i32 {
+    handle::with::<Managed>(engine, |held| {
+        // SAFETY: by this function's contract.
+        let name = unsafe { raw::text(name) }?;
+        let known = held.object.sets().forget(name);
+        // SAFETY: by this function's contract.
+        unsafe { raw::write(forgotten, known.into()) };
+        Ok(())
+    })
+}
+
+/// The sets that the policies declare, a line `prefixes name` for each, such as `1000000
+/// GlobalNetworkSet//feed`. Buffer and sizes as in `portcullis_engine_error`.
+///
+/// # Safety
+/// `buffer` has room for `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_sets(
+    engine: *const portcullis_engine,
+    buffer: *mut c_char,
+    size: usize,
+    needed: *mut usize,
+) -> i32 {
+    handle::with::<Managed>(engine, |held| {
+        let sets = held.object.sets().list();
+        let lines = sets.iter().map(|(name, count)| format!("{count} {name}"));
+        let text = lines.collect::<Vec<_>>().join("\n");
+        // SAFETY: by this function's contract.
+        unsafe { raw::copy_text(&text, buffer, size, needed) }
     })
 }
 
@@ -354,7 +516,7 @@ pub unsafe extern "C" fn portcullis_engine_explain(
     size: usize,
     needed: *mut usize,
 ) -> i32 {
-    handle::with::<Engine>(engine, |held| {
+    handle::with::<Managed>(engine, |held| {
         // SAFETY: by this function's contract.
         let flow = unsafe { raw::slice(flow, 1) }?[0].read()?;
         if flow.source.is_ipv4() != flow.destination.is_ipv4() {
@@ -382,7 +544,7 @@ pub unsafe extern "C" fn portcullis_engine_rule(
     size: usize,
     needed: *mut usize,
 ) -> i32 {
-    handle::with::<Engine>(engine, |held| {
+    handle::with::<Managed>(engine, |held| {
         let rule = held.object.rule(RuleId::new(rule)).ok_or(PORTCULLIS_BAD_VALUE)?;
         let direction = match rule.direction {
             policy::model::Direction::Ingress => "ingress",
@@ -403,7 +565,7 @@ pub unsafe extern "C" fn portcullis_engine_totals(
     engine: *const portcullis_engine,
     out: *mut portcullis_totals,
 ) -> i32 {
-    handle::with::<Engine>(engine, |held| {
+    handle::with::<Managed>(engine, |held| {
         let totals = held.object.totals();
         let value = portcullis_totals {
             struct_size: 0,
@@ -417,6 +579,7 @@ pub unsafe extern "C" fn portcullis_engine_totals(
             connections: totals.connections as u64,
             events_waiting: totals.events_waiting as u64,
             events_lost: totals.events_lost,
+            checksums_completed: totals.checksums_completed,
         };
         // SAFETY: by this function's contract.
         unsafe { raw::write_growable(out, value) }
@@ -437,7 +600,7 @@ pub unsafe extern "C" fn portcullis_engine_drops(
     capacity: usize,
     count: *mut usize,
 ) -> i32 {
-    handle::with::<Engine>(engine, |held| {
+    handle::with::<Managed>(engine, |held| {
         // SAFETY: by this function's contract.
         let room = unsafe { raw::slice_mut(counts, capacity) }?;
         let drops = held.object.totals().drops;
@@ -451,24 +614,55 @@ pub unsafe extern "C" fn portcullis_engine_drops(
     })
 }
 
+impl Managed {
+    fn warn<'a>(&self, warnings: impl IntoIterator<Item = &'a Vec<Diagnostic>>) {
+        let lines = warnings.into_iter().flatten().map(ToString::to_string);
+        *handle::lock(&self.warnings) = lines.collect::<Vec<_>>().join("\n");
+    }
+}
+
+fn parse(
+    cluster: &[Source],
+    policies: &[Source],
+) -> Result<(Loaded<ClusterState>, Loaded<PolicySet>), Failure> {
+    Ok((policy::parse_cluster(cluster)?, policy::parse_policies(policies)?))
+}
+
 /// # Safety
 /// As the functions that call it.
 unsafe fn apply(
-    engine: &Engine,
-    cluster: ClusterState,
-    policies: PolicySet,
+    managed: &Managed,
+    cluster: Loaded<ClusterState>,
+    policies: Loaded<PolicySet>,
     out: *mut portcullis_applied,
 ) -> Result<(), Failure> {
-    if !out.is_null() {
-        // A wrong size must not be noticed only after the change.
-        // SAFETY: by this function's contract.
-        unsafe { raw::check_growable(out) }?;
-    }
-    let Applied { generation, policies, endpoints, identities } =
-        engine.apply(cluster, policies)?;
+    // SAFETY: by this function's contract.
+    unsafe { check_applied(out) }?;
+    let applied = managed.engine.apply(cluster.value, policies.value)?;
+    managed.warn([&cluster.warnings, &policies.warnings]);
+    // SAFETY: by this function's contract.
+    unsafe { write_applied(out, applied) }
+}
+
+/// A wrong size must not be noticed only after the change.
+///
+/// # Safety
+/// `out` is NULL or begins with its size.
+unsafe fn check_applied(out: *const portcullis_applied) -> Result<(), Failure> {
     if out.is_null() {
         return Ok(());
     }
+    // SAFETY: by this function's contract.
+    unsafe { raw::check_growable(out) }
+}
+
+/// # Safety
+/// `out` is NULL or begins with its size.
+unsafe fn write_applied(out: *mut portcullis_applied, applied: Applied) -> Result<(), Failure> {
+    if out.is_null() {
+        return Ok(());
+    }
+    let Applied { generation, policies, endpoints, identities } = applied;
     let value = portcullis_applied {
         struct_size: 0,
         generation,
@@ -478,6 +672,22 @@ unsafe fn apply(
     };
     // SAFETY: by this function's contract.
     unsafe { raw::write_growable(out, value) }
+}
+
+/// A path of documents. `-`, which would be the standard input of the whole program, is refused.
+///
+/// # Safety
+/// As [`raw::text`].
+unsafe fn path<'a>(text: *const c_char) -> Result<&'a Path, Failure> {
+    // SAFETY: by this function's contract.
+    match unsafe { raw::text(text) }? {
+        "-" => Err(Failure::new(
+            PORTCULLIS_BAD_VALUE,
+            "error: `-`: the library does not read the program's standard input; a file of this \
+             name is `./-`",
+        )),
+        path => Ok(Path::new(path)),
+    }
 }
 
 /// # Safety
@@ -508,6 +718,9 @@ unsafe fn sources(start: *const portcullis_text, count: usize) -> Result<Vec<Sou
     Ok(sources)
 }
 
+const MOST_CONNECTIONS: usize = 1 << 31;
+const MOST_EVENTS: usize = 1 << 24;
+
 impl portcullis_engine_config {
     const DEFAULT: Self = Self {
         struct_size: size_of::<Self>(),
@@ -525,10 +738,16 @@ impl portcullis_engine_config {
         let mut config = EngineConfig::default();
         let pipeline = &mut config.pipeline;
         if self.connections > 0 {
+            if self.connections > MOST_CONNECTIONS {
+                return Err(PORTCULLIS_BAD_VALUE.into());
+            }
             pipeline.connections.capacity = self.connections;
         }
         if self.event_capacity > 0 {
-            pipeline.event_capacity = self.event_capacity.min(1 << 24);
+            if self.event_capacity > MOST_EVENTS {
+                return Err(PORTCULLIS_BAD_VALUE.into());
+            }
+            pipeline.event_capacity = self.event_capacity;
         }
         pipeline.connections.on_policy_change = match self.on_policy_change {
             0 | PORTCULLIS_REJUDGE => OnPolicyChange::Rejudge,

@@ -8,9 +8,9 @@ use std::os::fd::AsRawFd;
 use std::time::UNIX_EPOCH;
 
 use portcullis_core::dataplane::reason::Reason;
-use portcullis_core::{Engine, FlowEvent, FlowKind, Party};
+use portcullis_core::{FlowEvent, FlowKind, Party};
 
-use crate::engine::portcullis_engine;
+use crate::engine::{Managed, portcullis_engine};
 use crate::handle;
 use crate::raw;
 use crate::types::{PORTCULLIS_ALLOW, PORTCULLIS_DENY, PORTCULLIS_NO_REASON, portcullis_address};
@@ -101,16 +101,16 @@ pub unsafe extern "C" fn portcullis_engine_events(
     text_size: usize,
     count: *mut usize,
 ) -> i32 {
-    handle::with::<Engine>(engine, |held| {
+    handle::with::<Managed>(engine, |held| {
         raw::required(count)?;
+        raw::check_size::<portcullis_event>(event_size)?;
         let bytes = event_size.checked_mul(capacity).ok_or(crate::status::PORTCULLIS_BAD_VALUE)?;
         // SAFETY: by this function's contract.
         let room = unsafe { raw::slice_mut(events.cast::<u8>(), bytes) }?;
-        if event_size < size_of::<portcullis_event>() {
-            return Err(crate::status::PORTCULLIS_BAD_SIZE.into());
-        }
         // SAFETY: by this function's contract.
-        let mut texts = Texts { room: unsafe { raw::slice_mut(text, text_size) }? };
+        let texts = unsafe { raw::slice_mut(text, text_size) }?;
+        raw::apart(room, texts)?;
+        let mut texts = Texts { room: texts };
         let mut rooms = room.chunks_exact_mut(event_size);
         let written = held.object.events_up_to(capacity, |event| {
             let Some(room) = rooms.next() else { return };
@@ -135,7 +135,7 @@ pub unsafe extern "C" fn portcullis_engine_event_fd(
     engine: *const portcullis_engine,
     out: *mut c_int,
 ) -> i32 {
-    handle::with::<Engine>(engine, |held| {
+    handle::with::<Managed>(engine, |held| {
         raw::required(out)?;
         // SAFETY: by this function's contract.
         unsafe { raw::write(out, held.object.event_fd().as_raw_fd()) };

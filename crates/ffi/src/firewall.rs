@@ -4,12 +4,13 @@
 
 use core::ffi::c_char;
 
-use crate::engine::portcullis_engine;
+use crate::engine::{Managed, portcullis_engine};
 #[cfg(feature = "xdp")]
 use crate::handle::Table;
 use crate::handle::{self};
 use crate::raw::{self, Growable};
 #[cfg(feature = "xdp")]
+use crate::status::PORTCULLIS_SYSTEM;
 use crate::status::{Failure, PORTCULLIS_BAD_VALUE};
 
 /// A running firewall. Calls on it may come from any threads.
@@ -67,6 +68,31 @@ pub struct portcullis_port {
     pub mtu: u32,
 }
 
+/// What the kernel counted on one socket. It grows at the end: `portcullis_firewall_sockets` takes its
+/// size.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct portcullis_socket {
+    /// Which interface: 0 or 1, as for `portcullis_firewall_port`.
+    pub port: u32,
+    /// Which queue of it.
+    pub queue: u32,
+    /// Packets dropped for reasons of the socket: too long for a frame, or no frame.
+    pub rx_dropped: u64,
+    /// Packets dropped because the RX ring was full.
+    pub rx_ring_full: u64,
+    /// Times the fill ring was found empty.
+    pub rx_fill_ring_empty: u64,
+    /// Times the TX ring was found empty.
+    pub tx_ring_empty: u64,
+    /// Descriptors that the kernel did not take: zero, or a mistake of this library.
+    pub invalid_descriptors: u64,
+}
+
+// SAFETY: `repr(C)`, integers only. (Functions take its size beside it.)
+unsafe impl Growable for portcullis_socket {
+    const FIRST: usize = size_of::<Self>();
+}
 // SAFETY: `repr(C)`, the size first, integers and raw pointers only.
 unsafe impl Growable for portcullis_firewall_config {
     const FIRST: usize = core::mem::offset_of!(Self, fail) + 1;
@@ -80,8 +106,9 @@ unsafe impl Growable for portcullis_port {
 /// force on `engine`. Packets flow when this returns. If it fails nothing stays attached, and the
 /// engine's error text says why.
 ///
-/// `out`: the firewall; stop and free it with `portcullis_firewall_stop`. Starts threads, with all
-/// signals of the process blocked as the calling thread has them.
+/// `out`: the firewall; stop and free it with `portcullis_firewall_stop`. Starts threads named
+/// `portcullis` that block every signal which can be blocked with sense, so that the program's
+/// handlers never run on them.
 ///
 /// # Safety
 /// `config` begins with its size, its texts are NUL-terminated; `out` points to room for a pointer.
@@ -91,7 +118,7 @@ pub unsafe extern "C" fn portcullis_firewall_start(
     config: *const portcullis_firewall_config,
     out: *mut *mut portcullis_firewall,
 ) -> i32 {
-    handle::with::<portcullis_core::Engine>(engine, |held| {
+    handle::with::<Managed>(engine, |held| {
         raw::required(out)?;
         raw::required(config)?;
         // SAFETY: by this function's contract.
@@ -130,8 +157,76 @@ pub unsafe extern "C" fn portcullis_firewall_port(
     })
 }
 
+/// The text of the last call on this firewall that failed with one; see `portcullis_engine_error`.
+///
+/// # Safety
+/// `buffer` has room for `size` bytes, `needed` is NULL or points to room for a number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_firewall_error(
+    firewall: *const portcullis_firewall,
+    buffer: *mut c_char,
+    size: usize,
+    needed: *mut usize,
+) -> i32 {
+    error(firewall, |text| {
+        // SAFETY: by this function's contract.
+        unsafe { raw::copy_text(text, buffer, size, needed) }
+    })
+}
+
+/// Why the preferred mode was not to be had; empty if it was. Buffer and sizes as in
+/// `portcullis_engine_error`.
+///
+/// # Safety
+/// `buffer` has room for `size` bytes, `needed` is NULL or points to room for a number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_firewall_lesser_mode(
+    firewall: *const portcullis_firewall,
+    buffer: *mut c_char,
+    size: usize,
+    needed: *mut usize,
+) -> i32 {
+    lesser_mode(firewall, |text| {
+        // SAFETY: by this function's contract.
+        unsafe { raw::copy_text(text, buffer, size, needed) }
+    })
+}
+
+/// What the kernel counted on the socket of each queue, since it was opened: the queues of the first
+/// interface, then those of the second. One system call a socket.
+///
+/// `socket_size`: `sizeof(portcullis_socket)`. `capacity`: room in `sockets`; what is beyond is left
+/// out. `count`: how many there are.
+///
+/// # Safety
+/// `sockets` has room for `capacity` sockets of that size, `count` points to room for a number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_firewall_sockets(
+    firewall: *const portcullis_firewall,
+    sockets: *mut portcullis_socket,
+    socket_size: usize,
+    capacity: usize,
+    count: *mut usize,
+) -> i32 {
+    self::sockets(firewall, |found| {
+        raw::required(count)?;
+        raw::check_size::<portcullis_socket>(socket_size)?;
+        let bytes = socket_size.checked_mul(capacity).ok_or(PORTCULLIS_BAD_VALUE)?;
+        // SAFETY: by this function's contract.
+        let room = unsafe { raw::slice_mut(sockets.cast::<u8>(), bytes) }?;
+        for (room, socket) in room.chunks_exact_mut(socket_size).zip(found) {
+            // SAFETY: the room is of that size.
+            unsafe { raw::write_sized(room.as_mut_ptr().cast(), socket_size, *socket) }?;
+        }
+        // SAFETY: by this function's contract.
+        unsafe { raw::write(count, found.len()) };
+        Ok(())
+    })
+}
+
 #[cfg(feature = "xdp")]
 mod running {
+    use nix::sys::signal::{SigSet, SigmaskHow};
     use portcullis_core::Firewall;
     use portcullis_core::dataplane::port::xdp::{FailureMode, Mode, ModePolicy};
 
@@ -169,10 +264,38 @@ mod running {
         };
         let workers = (config.workers as usize).max(1);
         let wire = portcullis_core::Config::wire(a, b).workers(workers).mode(mode).failure(fail);
-        let firewall = FIREWALLS.insert(Firewall::attach(engine.clone(), wire)?)?;
+        let firewall = {
+            let _blocked = Blocked::new();
+            Firewall::attach(engine.clone(), wire)?
+        };
+        let firewall = FIREWALLS.insert(firewall)?;
         // SAFETY: the caller checked that it is there, by the contract of `portcullis_firewall_start`.
         unsafe { raw::write(out, firewall) };
         Ok(())
+    }
+
+    /// Signals are blocked in this thread, and in those that it starts, while this lives; but for
+    /// those that tell a thread of its own mistake.
+    struct Blocked(Option<SigSet>);
+
+    impl Blocked {
+        fn new() -> Self {
+            use nix::sys::signal::Signal::*;
+            let mut signals = SigSet::all();
+            for mistake in [SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS] {
+                signals.remove(mistake);
+            }
+            Self(signals.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok())
+        }
+    }
+
+    impl Drop for Blocked {
+        fn drop(&mut self) {
+            if let Some(before) = self.0 {
+                // It was a mask before; there is nobody to tell if it is none now.
+                let _ = before.thread_set_mask();
+            }
+        }
     }
 
     pub(super) fn stop(firewall: *mut portcullis_firewall) -> i32 {
@@ -196,6 +319,48 @@ mod running {
         })
     }
 
+    pub(super) fn error(
+        firewall: *const portcullis_firewall,
+        write: impl FnOnce(&str) -> Result<(), Failure>,
+    ) -> i32 {
+        handle::without(|| write(&FIREWALLS.find(firewall)?.error()))
+    }
+
+    pub(super) fn lesser_mode(
+        firewall: *const portcullis_firewall,
+        write: impl FnOnce(&str) -> Result<(), Failure>,
+    ) -> i32 {
+        handle::with::<Firewall>(firewall, |held| {
+            write(held.object.lesser_mode().unwrap_or_default())
+        })
+    }
+
+    pub(super) fn sockets(
+        firewall: *const portcullis_firewall,
+        write: impl FnOnce(&[portcullis_socket]) -> Result<(), Failure>,
+    ) -> i32 {
+        handle::with::<Firewall>(firewall, |held| {
+            let ports = held.object.ports();
+            let found = held.object.socket_statistics().map_err(|error| {
+                Failure::new(PORTCULLIS_SYSTEM, format_args!("error: cannot ask a socket: {error}"))
+            })?;
+            let mut sockets: Vec<_> = found
+                .iter()
+                .map(|(name, queue, numbers)| portcullis_socket {
+                    port: ports.iter().position(|port| port.name == *name).unwrap_or(0) as u32,
+                    queue: *queue,
+                    rx_dropped: numbers.rx_dropped,
+                    rx_ring_full: numbers.rx_ring_full,
+                    rx_fill_ring_empty: numbers.rx_fill_ring_empty_descs,
+                    tx_ring_empty: numbers.tx_ring_empty_descs,
+                    invalid_descriptors: numbers.rx_invalid_descs + numbers.tx_invalid_descs,
+                })
+                .collect();
+            sockets.sort_by_key(|socket| (socket.port, socket.queue));
+            write(&sockets)
+        })
+    }
+
     /// Text in an array, cut so that a NUL ends it.
     fn fixed<const N: usize>(text: &str) -> [c_char; N] {
         let mut array = [0; N];
@@ -207,12 +372,12 @@ mod running {
 }
 
 #[cfg(feature = "xdp")]
-use running::{port, start, stop};
+use running::{error, lesser_mode, port, sockets, start, stop};
 
 #[cfg(not(feature = "xdp"))]
 mod without {
     use super::*;
-    use crate::status::{Failure, PORTCULLIS_BAD_HANDLE, PORTCULLIS_NO_XDP, PORTCULLIS_OK};
+    use crate::status::{PORTCULLIS_BAD_HANDLE, PORTCULLIS_NO_XDP, PORTCULLIS_NULL, PORTCULLIS_OK};
 
     pub(super) fn start(
         _: &portcullis_core::Engine,
@@ -227,17 +392,38 @@ mod without {
         if firewall.is_null() { PORTCULLIS_OK } else { PORTCULLIS_BAD_HANDLE }
     }
 
+    pub(super) fn error(
+        firewall: *const portcullis_firewall,
+        _: impl FnOnce(&str) -> Result<(), Failure>,
+    ) -> i32 {
+        if firewall.is_null() { PORTCULLIS_NULL } else { PORTCULLIS_BAD_HANDLE }
+    }
+
+    pub(super) fn lesser_mode(
+        firewall: *const portcullis_firewall,
+        _: impl FnOnce(&str) -> Result<(), Failure>,
+    ) -> i32 {
+        if firewall.is_null() { PORTCULLIS_NULL } else { PORTCULLIS_BAD_HANDLE }
+    }
+
+    pub(super) fn sockets(
+        firewall: *const portcullis_firewall,
+        _: impl FnOnce(&[portcullis_socket]) -> Result<(), Failure>,
+    ) -> i32 {
+        if firewall.is_null() { PORTCULLIS_NULL } else { PORTCULLIS_BAD_HANDLE }
+    }
+
     pub(super) fn port(
-        _: *const portcullis_firewall,
+        firewall: *const portcullis_firewall,
         _: usize,
         _: impl FnOnce(portcullis_port) -> Result<(), Failure>,
     ) -> i32 {
-        PORTCULLIS_BAD_HANDLE
+        if firewall.is_null() { PORTCULLIS_NULL } else { PORTCULLIS_BAD_HANDLE }
     }
 }
 
 #[cfg(not(feature = "xdp"))]
-use without::{port, start, stop};
+use without::{error, lesser_mode, port, sockets, start, stop};
 
 impl portcullis_firewall_config {
     const EMPTY: Self = Self {

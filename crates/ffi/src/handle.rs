@@ -7,10 +7,10 @@
 //! does not take it for one of its own.
 //! A look-up takes some 20 ns, which calls with batches do not notice.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use crate::panic;
 use crate::status::{
     Failure, PORTCULLIS_BAD_HANDLE, PORTCULLIS_INTERNAL, PORTCULLIS_NULL, PORTCULLIS_OK,
     PORTCULLIS_POISONED,
@@ -144,20 +144,20 @@ pub(crate) fn with<T: Object>(
     if held.is_poisoned() {
         return PORTCULLIS_POISONED;
     }
-    // Whatever the panic left half-done is never looked at again: the handle is poisoned.
-    match catch_unwind(AssertUnwindSafe(|| call(&held))) {
+    match panic::catch(|| call(&held)) {
         Ok(Ok(())) => PORTCULLIS_OK,
         Ok(Err(failure)) => held.fail(failure),
-        Err(panic) => {
+        Err(text) => {
             held.poisoned.store(true, Ordering::Release);
-            held.fail(internal(&*panic))
+            let text = format_args!("error: internal: {text}: please report this");
+            held.fail(Failure::new(PORTCULLIS_INTERNAL, text))
         }
     }
 }
 
 /// Runs a call that has no handle yet.
 pub(crate) fn without(call: impl FnOnce() -> Result<(), Failure>) -> i32 {
-    match catch_unwind(AssertUnwindSafe(call)) {
+    match panic::catch(call) {
         Ok(Ok(())) => PORTCULLIS_OK,
         Ok(Err(failure)) => failure.status,
         Err(_) => PORTCULLIS_INTERNAL,
@@ -174,15 +174,6 @@ pub(crate) fn free<T: Object>(handle: *const T::Opaque) -> i32 {
         Err(PORTCULLIS_NULL) => Ok(()),
         Err(status) => Err(status.into()),
     })
-}
-
-fn internal(panic: &(dyn std::any::Any + Send)) -> Failure {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or(panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no message");
-    Failure::new(PORTCULLIS_INTERNAL, format_args!("error: internal: {text}: please report this"))
 }
 
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -221,12 +212,42 @@ mod tests {
     }
 
     #[test]
+    fn panics_of_others_reach_the_hook_that_was_there() {
+        // In a process of its own: hooks and standard error are the whole process's.
+        if std::env::var_os("PORTCULLIS_TEST_PANIC").is_some() {
+            let one = THINGS.insert(Thing(1)).unwrap();
+            assert_eq!(with::<Thing>(one, |_| panic!("kept")), PORTCULLIS_INTERNAL);
+            let worker = std::thread::Builder::new().name("portcullis".into());
+            assert!(worker.spawn(|| panic!("a worker's")).unwrap().join().is_err());
+            let mut text = [0; 256];
+            // SAFETY: there is room.
+            let status = unsafe {
+                panic::portcullis_last_panic(text.as_mut_ptr(), text.len(), std::ptr::null_mut())
+            };
+            assert_eq!(status, PORTCULLIS_OK);
+            let text: Vec<u8> = text.iter().map(|byte| *byte as u8).collect();
+            assert!(String::from_utf8_lossy(&text).contains("a worker's"));
+            assert!(std::thread::spawn(|| panic!("printed")).join().is_err());
+            return;
+        }
+        let name = "handle::tests::panics_of_others_reach_the_hook_that_was_there";
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", name, "--nocapture"]).env("PORTCULLIS_TEST_PANIC", "1");
+        let output = command.output().unwrap();
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{printed}");
+        assert!(printed.contains("printed"), "{printed}");
+        assert!(!printed.contains("kept") && !printed.contains("a worker's"), "{printed}");
+    }
+
+    #[test]
     fn a_panic_poisons_its_handle_alone() {
         let one = THINGS.insert(Thing(1)).unwrap();
         let two = THINGS.insert(Thing(2)).unwrap();
         assert_eq!(with::<Thing>(one, |_| panic!("on purpose")), PORTCULLIS_INTERNAL);
         assert_eq!(with::<Thing>(one, |_| Ok(())), PORTCULLIS_POISONED);
-        assert!(THINGS.find(one).unwrap().error().contains("on purpose"));
+        let text = THINGS.find(one).unwrap().error();
+        assert!(text.contains("on purpose") && text.contains("handle.rs:"), "{text}");
         assert_eq!(with::<Thing>(two, |_| Ok(())), PORTCULLIS_OK);
         assert_eq!(free::<Thing>(one), PORTCULLIS_OK);
     }

@@ -10,6 +10,7 @@ pub mod event;
 pub mod firewall;
 mod handle;
 pub mod judge;
+pub mod panic;
 mod raw;
 pub mod status;
 pub mod types;

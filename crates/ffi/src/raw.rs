@@ -50,6 +50,14 @@ fn check<T>(start: *const T, count: usize) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether two of the caller's buffers share memory: what is written to one would change the other
+/// while it is read.
+pub(crate) fn apart<A, B>(a: &[A], b: &[B]) -> Result<(), Failure> {
+    let (a, b) = (a.as_ptr_range(), b.as_ptr_range());
+    let shared = a.start.addr().max(b.start.addr())..a.end.addr().min(b.end.addr());
+    if shared.is_empty() { Ok(()) } else { Err(PORTCULLIS_BAD_VALUE.into()) }
+}
+
 /// NUL-terminated UTF-8 text.
 ///
 /// # Safety
@@ -80,9 +88,9 @@ pub(crate) unsafe fn optional_text<'a>(start: *const c_char) -> Result<Option<&'
 /// # Safety
 /// `out` is NULL or points to room for a `T`.
 pub(crate) unsafe fn write<T>(out: *mut T, value: T) {
-    if !out.is_null() && out.is_aligned() {
-        // SAFETY: by this function's contract; NULL and alignment were checked.
-        unsafe { out.write(value) };
+    if !out.is_null() {
+        // SAFETY: by this function's contract; NULL was checked.
+        unsafe { out.write_unaligned(value) };
     }
 }
 
@@ -104,7 +112,8 @@ pub(crate) unsafe trait Growable: Copy {
 /// The most bytes a growable struct may claim.
 const MOST: usize = 4096;
 
-fn check_size<T: Growable>(size: usize) -> Result<(), Failure> {
+/// Whether a growable struct may have this size.
+pub(crate) fn check_size<T: Growable>(size: usize) -> Result<(), Failure> {
     if (T::FIRST..=MOST).contains(&size) { Ok(()) } else { Err(PORTCULLIS_BAD_SIZE.into()) }
 }
 
