@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use portcullis_classifier::{Header, Instructions, Rule, RuleId, RuleSet, TupleV4, linear, tree};
 use proptest::prelude::*;
 
@@ -11,7 +13,11 @@ fn check(rules: Vec<Rule>, headers: &[Header]) -> Result<(), TestCaseError> {
     let expected: Vec<Option<RuleId>> =
         headers.iter().map(|header| oracle.lookup(header)).collect();
     for instructions in Instructions::available() {
-        let config = tree::Config::default().instructions(instructions).touch_limit(1 << 16);
+        // No limit that a slow or overloaded machine would meet.
+        let config = tree::Config::default()
+            .instructions(instructions)
+            .touch_limit(1 << 16)
+            .time_limit(Duration::from_secs(3600));
         let tree = tree::Builder::new().configure(config).build(&rules).unwrap();
         prop_assert_eq!(tree.instructions(), instructions);
         tree.verify().map_err(|mismatch| TestCaseError::fail(mismatch.to_string()))?;

@@ -34,6 +34,15 @@ impl<const B: usize> LaneBox<B> {
             .fold(true, |inside, (lane, (low, high))| inside & (low <= lane) & (lane <= high))
     }
 
+    /// Whether a key can lie in both.
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        let ends = |bounds: &Self| (bounds.low, bounds.high);
+        let ((low, high), (other_low, other_high)) = (ends(self), ends(other));
+        let above = low.as_flattened().iter().zip(other_high.as_flattened());
+        let below = other_low.as_flattened().iter().zip(high.as_flattened());
+        above.chain(below).all(|(low, high)| low <= high)
+    }
+
     const ALL: Self = Self { low: [[0; WIDTH]; B], high: [[u16::MAX; WIDTH]; B] };
 
     fn set(&mut self, place: usize, low: u16, high: u16) {

@@ -12,6 +12,10 @@ use crate::simd::Simd;
 /// Headers that walk together.
 pub(super) const CHUNK: usize = 64;
 
+/// So many headers that have not yet arrived take all steps together, which costs each a quarter of
+/// what a step alone does.
+const MANY: usize = 32;
+
 /// A forest of up to this many bytes stays in the second-level cache, where asking early costs more
 /// than waiting.
 const NEAR: usize = 256 << 10;
@@ -38,10 +42,14 @@ fn walk_trees<S: Simd, const B: usize, const FAR: bool>(
     keys: &[Key<B>],
     best: &mut [u32; CHUNK],
 ) {
-    let Some((first, further)) = forest.roots.split_first() else { return };
-    walk_first::<S, B, FAR>(simd, forest, first, keys, best);
-    for root in further {
-        walk_further::<S, B, FAR>(simd, forest, root, keys, best);
+    if let Some((first, further)) = forest.roots.split_first() {
+        walk_first::<S, B, FAR>(simd, forest, first, keys, best);
+        for root in further {
+            walk_further::<S, B, FAR>(simd, forest, root, keys, best);
+        }
+    }
+    if let Some(crossed) = &forest.crossed {
+        crossed.walk(simd, keys, best);
     }
 }
 
@@ -62,7 +70,11 @@ fn push(queue: &mut Queue, len: &mut usize, keep: bool, item: u64) {
 #[inline(always)]
 fn item(queue: &Queue, index: usize) -> (usize, u32) {
     // SAFETY: callers stay below a length that is at most CHUNK.
-    let item = unsafe { *queue.get_unchecked(index) };
+    unpack(unsafe { *queue.get_unchecked(index) })
+}
+
+#[inline(always)]
+fn unpack(item: u64) -> (usize, u32) {
     ((item & 0xffff_ffff) as usize, (item >> 32) as u32)
 }
 
@@ -109,7 +121,8 @@ fn walk_first<S: Simd, const B: usize, const FAR: bool>(
     for ((best, at), key) in best.iter_mut().zip(&places).zip(keys) {
         *best = compare(simd, forest, key, *at);
     }
-    descend::<S, B, FAR>(simd, forest, keys, best, &mut odd, odd_len);
+    let steps = root.steps - root.usual_steps;
+    descend::<S, B, FAR>(simd, forest, keys, best, steps, &mut odd, odd_len);
 }
 
 /// Walks a tree in which most headers cannot improve on what they have: those do not even start.
@@ -137,45 +150,48 @@ fn walk_further<S: Simd, const B: usize, const FAR: bool>(
             simd.prefetch(forest.nodes.as_ptr().wrapping_add(at as usize));
         }
     }
-    descend::<S, B, FAR>(simd, forest, keys, best, &mut inner, len);
+    // Most of those that come to a further tree leave it at once.
+    let mut alive = 0;
+    for index in 0..len {
+        let (who, at) = item(&inner, index);
+        // SAFETY: `at` is a node of the forest, see `Forest::check`.
+        let node = unsafe { forest.nodes.get_unchecked(at as usize) };
+        // SAFETY: `who` is below CHUNK.
+        let can_win = node.best < unsafe { *best.get_unchecked(who) };
+        push(&mut inner, &mut alive, can_win, u64::from(at) << 32 | who as u64);
+    }
+    descend::<S, B, FAR>(simd, forest, keys, best, root.steps, &mut inner, alive);
 }
 
-/// Moves the first `len` headers of `inner` down to their leaves, except those that cannot win any
-/// more, and compares.
+/// Moves the first `len` headers of `inner` down to their leaves, which are at most `steps` away,
+/// except those that cannot win any more, and compares.
 #[inline(always)]
 fn descend<S: Simd, const B: usize, const FAR: bool>(
     simd: S,
     forest: &Forest<B>,
     keys: &[Key<B>],
     best: &mut [u32; CHUNK],
+    steps: u32,
     inner: &mut Queue,
     mut len: usize,
 ) {
-    // On a leaf of one group, with the group; and on a leaf of several, with the node.
     let (mut leaves, mut leaves_len): (Queue, usize) = ([0; CHUNK], 0);
-    let (mut crowded, mut crowded_len): (Queue, usize) = ([0; CHUNK], 0);
+    if len >= MANY {
+        len = together::<S, B, FAR>(simd, forest, steps, keys, best, inner, len);
+    }
     while len > 0 {
-        let mut alive = 0;
+        let mut below = 0;
         for index in 0..len {
             let (who, at) = item(inner, index);
             // SAFETY: `at` is a node of the forest, see `Forest::check`.
-            let node = unsafe { forest.nodes.get_unchecked(at as usize) };
+            let node = unsafe { *forest.nodes.get_unchecked(at as usize) };
             // SAFETY: `who` is below CHUNK.
             let can_win = node.best < unsafe { *best.get_unchecked(who) };
-            push(inner, &mut alive, can_win, u64::from(at) << 32 | who as u64);
-        }
-        len = 0;
-        for index in 0..alive {
-            let (who, at) = item(inner, index);
-            // SAFETY: `at` is a node of the forest, see `Forest::check`.
-            let node = unsafe { *forest.nodes.get_unchecked(at as usize) };
             // SAFETY: `who` counts keys.
             let next = step(simd, node, at, unsafe { keys.get_unchecked(who) });
-            let group = u64::from(node.first()) << 32 | who as u64;
-            push(&mut leaves, &mut leaves_len, node.is_simple_leaf(), group);
             let here = u64::from(next) << 32 | who as u64;
-            push(&mut crowded, &mut crowded_len, node.is_crowded_leaf(), here);
-            push(inner, &mut len, !node.is_leaf(), here);
+            push(&mut leaves, &mut leaves_len, can_win & node.is_leaf(), here);
+            push(inner, &mut below, can_win & !node.is_leaf(), here);
             if FAR {
                 let group = forest.groups.as_ptr().wrapping_add(node.first() as usize);
                 let node = forest.nodes.as_ptr().wrapping_add(next as usize);
@@ -183,19 +199,68 @@ fn descend<S: Simd, const B: usize, const FAR: bool>(
                 simd.prefetch(node);
             }
         }
+        len = below;
     }
-    for index in 0..leaves_len {
-        let (who, group) = item(&leaves, index);
-        improve(simd, forest, keys, best, who, group);
+    // One group of each leaf after the other, until no leaf has more.
+    let mut round = 0;
+    while leaves_len > 0 {
+        let mut more = 0;
+        for index in 0..leaves_len {
+            let (who, at) = item(&leaves, index);
+            // SAFETY: `at` is a node of the forest, see `Forest::check`.
+            let node = unsafe { *forest.nodes.get_unchecked(at as usize) };
+            improve(simd, forest, keys, best, who, node.first() + round);
+            let here = u64::from(at) << 32 | who as u64;
+            push(&mut leaves, &mut more, node.groups() > round + 1, here);
+        }
+        leaves_len = more;
+        round += 1;
     }
-    for index in 0..crowded_len {
-        let (who, at) = item(&crowded, index);
-        // SAFETY: `at` is a node of the forest, see `Forest::check`.
-        let node = unsafe { *forest.nodes.get_unchecked(at as usize) };
-        for group in 0..node.groups() {
-            improve(simd, forest, keys, best, who, node.first() + group);
+}
+
+/// Takes `steps` steps with the first `len` headers of `inner`, and compares; how many
+/// stand elsewhere then, which are the first of `inner` now.
+#[inline(always)]
+fn together<S: Simd, const B: usize, const FAR: bool>(
+    simd: S,
+    forest: &Forest<B>,
+    steps: u32,
+    keys: &[Key<B>],
+    best: &mut [u32; CHUNK],
+    inner: &mut Queue,
+    len: usize,
+) -> usize {
+    for _ in 0..steps {
+        for here in &mut inner[..len] {
+            let (who, at) = unpack(*here);
+            // SAFETY: `at` is a node of the forest, see `Forest::check`.
+            let node = unsafe { *forest.nodes.get_unchecked(at as usize) };
+            // SAFETY: `who` counts keys.
+            let next = step(simd, node, at, unsafe { keys.get_unchecked(who) });
+            *here = u64::from(next) << 32 | who as u64;
+            if FAR {
+                simd.prefetch(forest.nodes.as_ptr().wrapping_add(next as usize));
+            }
         }
     }
+    let (mut groups, mut odd): (Queue, usize) = ([0; CHUNK], 0);
+    for (index, here) in groups[..len].iter_mut().enumerate() {
+        let (who, at) = item(inner, index);
+        // SAFETY: as above.
+        let node = unsafe { *forest.nodes.get_unchecked(at as usize) };
+        let simple = node.is_simple_leaf();
+        push(inner, &mut odd, !simple, u64::from(at) << 32 | who as u64);
+        let group = if simple { node.first() } else { 0 };
+        *here = u64::from(group) << 32 | who as u64;
+        if FAR {
+            simd.prefetch_group(forest.groups.as_ptr().wrapping_add(group as usize));
+        }
+    }
+    for here in &groups[..len] {
+        let (who, group) = unpack(*here);
+        improve(simd, forest, keys, best, who, group);
+    }
+    odd
 }
 
 /// Compares header `who` with the rules of group `group` and keeps the better.

@@ -5,6 +5,7 @@ use std::time::Instant;
 use ahash::{HashMap, HashMapExt};
 
 use super::config::{Config, Tuning};
+use super::cross::{self, Crossed};
 use super::cut::{self, Cut, Fixed};
 use super::forest::{Forest, MAX_INDEX, NO_SLOT, NOTHING, Node, RESIDUAL, Root};
 use super::region::Region;
@@ -25,6 +26,11 @@ const OPEN_LEAST_GAIN: f64 = 1.05;
 const MOST_HIDERS: usize = 1024;
 /// Tables on a path.
 const MOST_LEVELS: usize = 12;
+
+/// Rules that a further tree and the bit crossed may have together for them to be joined, and the
+/// part of the rules, one in so many, that may come behind the first of these.
+const JOINED_RULES: usize = 512;
+const JOINED_SHARE: usize = 16;
 
 /// Makes a forest out of entries that are in priority order.
 pub(super) struct Maker<'a, const B: usize> {
@@ -70,12 +76,17 @@ impl<'a, const B: usize> Maker<'a, B> {
 
     /// A tree for each subset of the entries.
     pub(super) fn forest(mut self) -> Result<Forest<B>, Error> {
-        for subset in subset::divide(&self.fixed) {
+        let mut subsets = subset::divide(&self.fixed);
+        self.join_small(&mut subsets);
+        for subset in subsets {
             self.deepest = 0;
             let usual = self.tuning;
             if subset.open {
                 self.tuning.leaf_rules = OPEN_LEAF_RULES;
                 self.tuning.least_gain = OPEN_LEAST_GAIN;
+            }
+            if subset.open && self.take_crossed(&subset.rules) {
+                continue;
             }
             self.at_level = [0; MOST_LEVELS + 1];
             let root = self.node(subset.rules, Region::ALL, 0)?;
@@ -90,7 +101,9 @@ impl<'a, const B: usize> Maker<'a, B> {
             self.tuning = usual;
             if root.best != NOTHING {
                 let usual_steps = self.usual_steps();
-                self.forest.roots.push(Root { node: root, usual_steps });
+                let steps = self.at_level.iter().rposition(|rules| *rules > 0).unwrap_or(0);
+                let steps = steps.saturating_sub(1) as u32;
+                self.forest.roots.push(Root { node: root, usual_steps, steps });
                 self.forest.touches += self.deepest + 1;
             }
         }
@@ -103,7 +116,44 @@ impl<'a, const B: usize> Maker<'a, B> {
         Ok(self.forest)
     }
 
-    /// Levels below the first that eight in ten rules are within.
+    /// Lets the bit crossed take a further tree that is small and that few headers come to: what is
+    /// looked up together costs a header made by an attacker less than two walks.
+    fn join_small(&self, subsets: &mut Vec<subset::Subset>) {
+        let Some(open) = subsets.iter().rposition(|subset| subset.open) else { return };
+        let Some(small) = open.checked_sub(1).filter(|small| *small > 0) else { return };
+        let rules = subsets[small].rules.len() + subsets[open].rules.len();
+        let first = |subset: &subset::Subset| subset.rules[0];
+        let first = first(&subsets[small]).min(first(&subsets[open])) as usize;
+        let come = self.entries.len() - first;
+        if rules > JOINED_RULES || come * JOINED_SHARE > self.entries.len() {
+            return;
+        }
+        let rules = subsets.remove(small).rules;
+        let open = &mut subsets[open - 1].rules;
+        open.extend(rules);
+        open.sort_unstable();
+    }
+
+    /// Makes bit crossed for `rules`; whether that could be done.
+    fn take_crossed(&mut self, rules: &[u32]) -> bool {
+        let mut rules = rules.to_vec();
+        if rules.len() > cross::MOST_RULES {
+            return false;
+        }
+        self.drop_shadowed(&mut rules, &Region::ALL);
+        let entries: Vec<&Entry<B>> =
+            rules.iter().map(|rule| &self.entries[*rule as usize]).collect();
+        let room = self.size_limit.saturating_sub(self.bytes());
+        self.forest.crossed = Crossed::new(&entries, self.entries.len())
+            .filter(|crossed| crossed.memory_usage() <= room);
+        if let Some(crossed) = &self.forest.crossed {
+            self.forest.touches += crossed.touches();
+        }
+        self.forest.crossed.is_some()
+    }
+
+    /// Levels below the first that eight in ten rules are within, and one more if there are more: a
+    /// step that all take together costs a quarter of one that some take alone.
     fn usual_steps(&self) -> u32 {
         let all: usize = self.at_level.iter().sum();
         let mut within = 0;
@@ -111,7 +161,9 @@ impl<'a, const B: usize> Maker<'a, B> {
             within += rules;
             within * 10 >= all * 8
         });
-        level.unwrap_or(0).saturating_sub(1) as u32
+        let level = level.unwrap_or(0);
+        let more = self.at_level.iter().skip(level + 1).any(|rules| *rules > 0);
+        (level + usize::from(more)).saturating_sub(1) as u32
     }
 
     /// The node for the rules that meet `region`.
@@ -313,13 +365,18 @@ impl<'a, const B: usize> Maker<'a, B> {
     }
 
     fn check_size(&self, nodes: usize, groups: usize) -> Result<(), Error> {
-        let per_group = size_of::<Group<B>>() + size_of::<[u32; GROUP]>();
-        let bytes = (self.forest.nodes.len() + nodes) * size_of::<Node>()
-            + (self.forest.groups.len() + groups) * per_group;
+        let bytes = self.bytes() + nodes * size_of::<Node>() + groups * Self::GROUP_BYTES;
         if bytes > self.size_limit {
             return Err(Error::TooLarge { limit: self.size_limit });
         }
         Ok(())
+    }
+
+    const GROUP_BYTES: usize = size_of::<Group<B>>() + size_of::<[u32; GROUP]>();
+
+    /// What the trees take so far.
+    fn bytes(&self) -> usize {
+        self.forest.nodes.len() * size_of::<Node>() + self.forest.groups.len() * Self::GROUP_BYTES
     }
 }
 

@@ -1,6 +1,7 @@
 //! The compiled form: a few trees whose inner nodes are tables and whose leaves are groups of four
 //! rules. Walking it is in `walk`, making it in `build`.
 
+use super::cross::Crossed;
 use crate::lanes::{Residual, WIDTH};
 use crate::simd::{GROUP, Group};
 
@@ -62,12 +63,6 @@ impl Node {
         self.target & !(MAX_INDEX - 1) == LEAF
     }
 
-    /// A leaf of several groups.
-    #[inline(always)]
-    pub(super) fn is_crowded_leaf(self) -> bool {
-        self.target & !(MAX_INDEX - 1) == LEAF | 1 << OFFSET_SHIFT
-    }
-
     /// Groups of a leaf.
     #[inline(always)]
     pub(super) fn groups(self) -> u32 {
@@ -102,6 +97,8 @@ pub(super) struct Root {
     pub(super) node: Node,
     /// Further tables that most headers pass before they reach a leaf.
     pub(super) usual_steps: u32,
+    /// Further tables that any header passes at most; at least `usual_steps`.
+    pub(super) steps: u32,
 }
 
 /// All trees of one address family.
@@ -109,6 +106,8 @@ pub(super) struct Root {
 pub(super) struct Forest<const B: usize> {
     /// A root each, the one with the best rule first.
     pub(super) roots: Vec<Root>,
+    /// Rules that are looked up by bit crossed, after the trees.
+    pub(super) crossed: Option<Crossed<B>>,
     pub(super) nodes: Vec<Node>,
     pub(super) groups: Vec<Group<B>>,
     /// Which rules a group holds: ids, or `RESIDUAL` and a place in `residuals`.
@@ -140,6 +139,7 @@ impl<const B: usize> Forest<B> {
         };
         let slots = self.ids.iter().as_slice().as_flattened();
         self.ids.len() == self.groups.len()
+            && self.crossed.as_ref().is_none_or(Crossed::check)
             && self.roots.iter().all(|root| !root.node.is_leaf())
             && nodes.into_iter().all(inside)
             && slots.iter().all(|&id| {
@@ -151,7 +151,8 @@ impl<const B: usize> Forest<B> {
 
     /// Bytes of heap.
     pub(super) fn memory_usage(&self) -> usize {
-        self.roots.capacity() * size_of::<Root>()
+        self.crossed.as_ref().map_or(0, Crossed::memory_usage)
+            + self.roots.capacity() * size_of::<Root>()
             + self.nodes.capacity() * size_of::<Node>()
             + self.groups.capacity() * size_of::<Group<B>>()
             + self.ids.capacity() * size_of::<[u32; GROUP]>()

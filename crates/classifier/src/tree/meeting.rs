@@ -13,6 +13,9 @@ impl<const B: usize> Forest<B> {
             for root in &self.roots {
                 self.visit(root.node, Region::ALL, &entry, ids);
             }
+            if let Some(crossed) = &self.crossed {
+                ids.extend(crossed.meeting(&entry.bounds));
+            }
         }
     }
 

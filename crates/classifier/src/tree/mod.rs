@@ -3,6 +3,7 @@
 mod batch;
 mod build;
 mod config;
+mod cross;
 mod cut;
 mod forest;
 mod meeting;

@@ -13,9 +13,10 @@
 
 use ahash::{HashMap, HashMapExt};
 
+use super::cross::Crossed;
 use super::forest::{Forest, Kind, NO_SLOT, NOTHING, Node, RESIDUAL};
 use super::region::{Region, first_at_least};
-use crate::lanes::{Entry, Key, LaneBox, WIDTH};
+use crate::lanes::{Entry, Key, LaneBox, Residual, WIDTH};
 use crate::simd::GROUP;
 
 /// What is wrong with a forest.
@@ -38,6 +39,17 @@ pub(super) fn verify<const B: usize>(
         let mut walk = Walk { forest, entries, slots: &slots, lenient: false };
         walk.homes(root.node, number, &mut home);
     }
+    let mut in_crossed = Vec::new();
+    if let Some(crossed) = &forest.crossed {
+        // What the rows say is what the boxes say, so a lookup is a linear search of the boxes.
+        in_crossed = slots.of_crossed(crossed)?;
+        if !crossed.says_its_bounds() || !in_crossed.is_sorted() {
+            return Err(Flaw::Table);
+        }
+    }
+    for &place in &in_crossed {
+        home[place as usize] = Some(forest.roots.len());
+    }
     let mut lost: Vec<u32> =
         places(entries).filter(|&place| home[place as usize].is_none()).collect();
     for (number, root) in forest.roots.iter().enumerate() {
@@ -49,10 +61,20 @@ pub(super) fn verify<const B: usize>(
         walk.lenient = true;
         lost.retain(|&place| walk.node(root.node, Region::ALL, vec![place]).is_err());
     }
+    lost.retain(|&place| !hidden_by(&in_crossed, entries, place));
     match lost.first() {
         Some(&place) => Err(Flaw::At(witness(&Region::ALL, &entries[place as usize].bounds))),
         None => Ok(()),
     }
+}
+
+/// Whether one of the entries at `places` comes first wherever that at `place` matches.
+fn hidden_by<const B: usize>(places: &[u32], entries: &[Entry<B>], place: u32) -> bool {
+    let entry = &entries[place as usize];
+    places.iter().take_while(|&&earlier| earlier <= place).any(|&earlier| {
+        let earlier = &entries[earlier as usize];
+        earlier.residual.is_none() && Region::ALL.covers(&earlier.bounds, Some(&entry.bounds))
+    })
 }
 
 fn places<const B: usize>(entries: &[Entry<B>]) -> impl Iterator<Item = u32> {
@@ -60,52 +82,70 @@ fn places<const B: usize>(entries: &[Entry<B>]) -> impl Iterator<Item = u32> {
 }
 
 /// Which entry each slot of each group holds.
-struct Slots(Vec<[Option<u32>; GROUP]>);
+struct Slots<'a, const B: usize> {
+    entries: &'a [Entry<B>],
+    by_id: HashMap<u32, Vec<u32>>,
+    groups: Vec<[Option<u32>; GROUP]>,
+}
 
-impl Slots {
+impl<'a, const B: usize> Slots<'a, B> {
     /// Finds the entry of each slot; that it is there is the first thing to show.
-    fn new<const B: usize>(forest: &Forest<B>, entries: &[Entry<B>]) -> Result<Self, Flaw<B>> {
+    fn new(forest: &Forest<B>, entries: &'a [Entry<B>]) -> Result<Self, Flaw<B>> {
         let mut by_id: HashMap<u32, Vec<u32>> = HashMap::new();
         for (place, entry) in (0u32..).zip(entries) {
             by_id.entry(entry.id).or_default().push(place);
         }
-        let slot = |group: usize, slot: usize| -> Result<Option<u32>, Flaw<B>> {
-            let name = forest.ids[group][slot];
-            let bounds = slot_bounds(forest, group, slot);
-            if name == NO_SLOT {
-                let protocol = const { crate::lanes::places(B) }.protocol;
-                let never = bounds.low.as_flattened()[protocol] > 255;
-                return if never { Ok(None) } else { Err(Flaw::Table) };
-            }
-            let (id, residual) = match name & RESIDUAL {
-                0 => (name, None),
-                _ => {
-                    let residual = forest.residuals.get((name ^ RESIDUAL) as usize);
-                    let residual = residual.ok_or(Flaw::Table)?;
-                    (residual.id, Some(residual))
-                }
-            };
-            let same = |place: &&u32| {
-                let entry = &entries[**place as usize];
-                entry.bounds == bounds && entry.residual.as_deref() == residual
-            };
-            let place = by_id.get(&id).and_then(|places| places.iter().find(same));
-            place.map(|&place| Some(place)).ok_or(Flaw::Table)
-        };
-        let mut slots = Vec::with_capacity(forest.groups.len());
+        let mut slots = Self { entries, by_id, groups: Vec::with_capacity(forest.groups.len()) };
         for group in 0..forest.groups.len() {
             let mut row = [None; GROUP];
-            for (number, found) in row.iter_mut().enumerate() {
-                *found = slot(group, number)?;
+            for (slot, found) in row.iter_mut().enumerate() {
+                let name = forest.ids[group][slot];
+                let bounds = slot_bounds(forest, group, slot);
+                if name != NO_SLOT {
+                    *found = Some(slots.entry(name, &bounds, &forest.residuals)?);
+                    continue;
+                }
+                let protocol = const { crate::lanes::places(B) }.protocol;
+                if bounds.low.as_flattened()[protocol] <= 255 {
+                    return Err(Flaw::Table);
+                }
             }
-            slots.push(row);
+            slots.groups.push(row);
         }
-        Ok(Self(slots))
+        Ok(slots)
+    }
+
+    /// The entry with the id or residual `name` and with these bounds.
+    fn entry(
+        &self,
+        name: u32,
+        bounds: &LaneBox<B>,
+        residuals: &[Residual],
+    ) -> Result<u32, Flaw<B>> {
+        let (id, residual) = match name & RESIDUAL {
+            0 => (name, None),
+            _ => {
+                let residual = residuals.get((name ^ RESIDUAL) as usize).ok_or(Flaw::Table)?;
+                (residual.id, Some(residual))
+            }
+        };
+        let same = |place: &&u32| {
+            let entry = &self.entries[**place as usize];
+            entry.bounds == *bounds && entry.residual.as_deref() == residual
+        };
+        let place = self.by_id.get(&id).and_then(|places| places.iter().find(same));
+        place.copied().ok_or(Flaw::Table)
+    }
+
+    /// The entries of bit crossed, in the order of comparison.
+    fn of_crossed(&self, crossed: &Crossed<B>) -> Result<Vec<u32>, Flaw<B>> {
+        let slots = crossed.ids.iter().zip(&crossed.bounds);
+        slots.map(|(name, bounds)| self.entry(*name, bounds, &crossed.residuals)).collect()
     }
 
     /// The entries of a leaf, in the order of comparison.
     fn of(&self, first: u32, groups: u32) -> impl Iterator<Item = u32> + '_ {
-        self.0[first as usize..(first + groups) as usize].iter().flatten().flatten().copied()
+        self.groups[first as usize..(first + groups) as usize].iter().flatten().flatten().copied()
     }
 }
 
@@ -126,7 +166,7 @@ fn slot_bounds<const B: usize>(forest: &Forest<B>, group: usize, slot: usize) ->
 struct Walk<'a, const B: usize> {
     forest: &'a Forest<B>,
     entries: &'a [Entry<B>],
-    slots: &'a Slots,
+    slots: &'a Slots<'a, B>,
     /// Whether order and bounds were looked at before.
     lenient: bool,
 }

@@ -146,6 +146,12 @@ fn trace<S: Simd, const B: usize>(
             at = step(simd, node, at, key);
         }
     }
+    if let Some(crossed) = &forest.crossed
+        && crossed.best < best
+    {
+        touch(crossed.touches());
+        best = best.min(crossed.find(simd, key));
+    }
     best
 }
 
