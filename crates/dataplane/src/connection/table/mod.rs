@@ -30,7 +30,7 @@ use crate::clock::Time;
 use crate::packet::Version;
 use crate::reason::Reason;
 
-use part::{Inserted, Part};
+use part::{Guess, Inserted, Part};
 use slot::{KeyWords, Locked, Slot, SlotV4, SlotV6};
 use sync::{AtomicU64, Ordering};
 
@@ -59,6 +59,17 @@ pub struct Table {
 struct Lookup {
     key: KeyWords,
     hash: u64,
+}
+
+/// Where to look for a probe's connection.
+#[derive(Clone, Copy)]
+struct Place {
+    hash: u64,
+    guess: Guess,
+}
+
+impl Place {
+    const NOWHERE: Self = Self { hash: 0, guess: Guess::NOWHERE };
 }
 
 /// What a look at a locked connection finds.
@@ -133,15 +144,15 @@ impl Table {
         // same one waits for its turn. Two that share a bit cost a detour, nothing else.
         let mut waiting = [0u64; 4];
         for (probes, out) in probes.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
-            let mut hashes = [0u64; BATCH];
-            self.prefetch(probes.iter().map(|probe| &probe.key), &mut hashes);
-            for ((probe, hash), out) in probes.iter().zip(&hashes).zip(out) {
-                let bit = 1 << (hash & 63);
-                let word = &mut waiting[(hash >> 6 & 3) as usize];
+            let mut places = [Place::NOWHERE; BATCH];
+            self.prefetch(probes.iter().map(|probe| &probe.key), &mut places);
+            for ((probe, place), out) in probes.iter().zip(&places).zip(out) {
+                let bit = 1 << (place.hash & 63);
+                let word = &mut waiting[(place.hash >> 6 & 3) as usize];
                 let waits = *word & bit != 0;
                 *out = match probe.key.version {
-                    Version::V4 => self.track_one(&self.v4, now, generation, probe, *hash, waits),
-                    Version::V6 => self.track_one(&self.v6, now, generation, probe, *hash, waits),
+                    Version::V4 => self.track_one(&self.v4, now, generation, probe, place, waits),
+                    Version::V6 => self.track_one(&self.v6, now, generation, probe, place, waits),
                 };
                 if matches!(out, Tracked::Judge { .. }) {
                     *word |= bit;
@@ -154,37 +165,41 @@ impl Table {
     /// `keys[n]`. Takes no lock and changes nothing.
     pub fn contains(&self, keys: &[Key], found: &mut [bool]) {
         for (keys, found) in keys.chunks(BATCH).zip(found.chunks_mut(BATCH)) {
-            let mut hashes = [0u64; BATCH];
-            self.prefetch(keys.iter(), &mut hashes);
-            for ((key, hash), found) in keys.iter().zip(&hashes).zip(found) {
+            let mut places = [Place::NOWHERE; BATCH];
+            self.prefetch(keys.iter(), &mut places);
+            for ((key, Place { hash, guess }), found) in keys.iter().zip(&places).zip(found) {
                 *found = match key.version {
-                    Version::V4 => self.v4.contains(&SlotV4::pack_key(key), *hash),
-                    Version::V6 => self.v6.contains(&SlotV6::pack_key(key), *hash),
+                    Version::V4 => self.v4.contains(*guess, &SlotV4::pack_key(key), *hash),
+                    Version::V6 => self.v6.contains(*guess, &SlotV6::pack_key(key), *hash),
                 };
             }
         }
     }
 
-    /// Fetches what looking up a batch of keys will touch, and leaves their hashes.
+    /// Fetches what looking up a batch of keys will touch, and leaves where that is.
     #[inline(always)]
-    fn prefetch<'a>(&self, keys: impl Iterator<Item = &'a Key> + Clone, hashes: &mut [u64; BATCH]) {
-        for (key, hash) in keys.clone().zip(&mut *hashes) {
+    fn prefetch<'a>(
+        &self,
+        keys: impl Iterator<Item = &'a Key> + Clone,
+        places: &mut [Place; BATCH],
+    ) {
+        for (key, place) in keys.clone().zip(&mut *places) {
             match key.version {
                 Version::V4 => {
-                    *hash = self.hash::<SlotV4>(&SlotV4::pack_key(key));
-                    self.v4.prefetch_bucket(*hash);
+                    place.hash = self.hash::<SlotV4>(&SlotV4::pack_key(key));
+                    self.v4.prefetch_bucket(place.hash);
                 }
                 Version::V6 => {
-                    *hash = self.hash::<SlotV6>(&SlotV6::pack_key(key));
-                    self.v6.prefetch_bucket(*hash);
+                    place.hash = self.hash::<SlotV6>(&SlotV6::pack_key(key));
+                    self.v6.prefetch_bucket(place.hash);
                 }
             }
         }
-        for (key, hash) in keys.zip(hashes) {
-            match key.version {
-                Version::V4 => self.v4.prefetch_slot(*hash, self.config.attribute),
-                Version::V6 => self.v6.prefetch_slot(*hash, self.config.attribute),
-            }
+        for (key, place) in keys.zip(places) {
+            place.guess = match key.version {
+                Version::V4 => self.v4.guess(place.hash, self.config.attribute),
+                Version::V6 => self.v6.guess(place.hash, self.config.attribute),
+            };
         }
     }
 
@@ -195,10 +210,11 @@ impl Table {
         now: u32,
         generation: u32,
         probe: &Probe,
-        hash: u64,
+        place: &Place,
         waits: bool,
     ) -> Tracked {
-        let Some((_, mut locked)) = part.find(&S::pack_key(&probe.key), hash) else {
+        let key = S::pack_key(&probe.key);
+        let Some((_, mut locked)) = part.find_guessed(place.guess, &key, place.hash) else {
             return Tracked::Judge { opened: probe.direction };
         };
         if waits {

@@ -25,6 +25,17 @@ pub(super) struct Part<S: Slot> {
     free: Free,
 }
 
+/// Where a connection may be: a slot, or one of the numbers that no slot has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Guess(u32);
+
+impl Guess {
+    /// There is none.
+    pub(super) const NOWHERE: Self = Self(u32::MAX);
+    /// In another bucket, if anywhere.
+    const ELSEWHERE: Self = Self(u32::MAX - 1);
+}
+
 /// What became of an insertion.
 pub(super) enum Inserted {
     /// It is in the table.
@@ -70,13 +81,20 @@ impl<S: Slot> Part<S> {
         prefetch(&self.buckets[self.home(hash)]);
     }
 
-    /// Fetches the slot that a look-up will most likely end at.
+    /// Looks into the bucket of a hash for the slot that a look-up will most likely end at, and
+    /// fetches that.
     #[inline(always)]
-    pub(super) fn prefetch_slot(&self, hash: u64, with_cold: bool) {
+    pub(super) fn guess(&self, hash: u64, with_cold: bool) -> Guess {
         let bucket = &self.buckets[self.home(hash)];
-        if let Some(place) = bucket.find(tag(hash)).0.next() {
-            let index = bucket.slot(place) as usize;
-            self.prefetch(index, with_cold);
+        let (mut matches, distance) = bucket.find(tag(hash));
+        match matches.next() {
+            Some(place) => {
+                let index = bucket.slot(place);
+                self.prefetch(index as usize, with_cold);
+                Guess(index)
+            }
+            None if distance == 0 => Guess::NOWHERE,
+            None => Guess::ELSEWHERE,
         }
     }
 
@@ -96,17 +114,30 @@ impl<S: Slot> Part<S> {
         }
     }
 
-    /// The connection with this key, locked, and its slot.
+    /// The connection with this key, locked, and its slot. A `guess` from the same hash; what came or
+    /// went since then may be missed or found.
     #[inline(always)]
+    pub(super) fn find_guessed(
+        &self,
+        guess: Guess,
+        key: &KeyWords,
+        hash: u64,
+    ) -> Option<(u32, Locked<'_, S>)> {
+        if guess == Guess::NOWHERE {
+            return None;
+        }
+        self.check(guess.0, key).or_else(|| self.find(key, hash))
+    }
+
+    /// The connection with this key, locked, and its slot.
     pub(super) fn find(&self, key: &KeyWords, hash: u64) -> Option<(u32, Locked<'_, S>)> {
         let home = self.home(hash);
-        let (matches, distance) = self.buckets[home].find(tag(hash));
-        for place in matches {
-            if let Some(found) = self.check(&self.buckets[home], place, key) {
-                return Some(found);
-            }
+        let (mut matches, distance) = self.buckets[home].find(tag(hash));
+        let found = matches.find_map(|place| self.check(self.buckets[home].slot(place), key));
+        if found.is_some() || distance == 0 {
+            return found;
         }
-        if distance == 0 { None } else { self.find_elsewhere(home, distance, key, tag(hash)) }
+        self.find_elsewhere(home, distance, key, tag(hash))
     }
 
     #[cold]
@@ -119,34 +150,35 @@ impl<S: Slot> Part<S> {
     ) -> Option<(u32, Locked<'_, S>)> {
         (1..=distance.min(REACH)).find_map(|away| {
             let bucket = &self.buckets[home + away];
-            bucket.find(tag).0.find_map(|place| self.check(bucket, place, key))
+            bucket.find(tag).0.find_map(|place| self.check(bucket.slot(place), key))
         })
     }
 
-    /// Whether a connection with this key is there. Takes no lock.
+    /// Whether a connection with this key is there. Takes no lock; see [`Self::find_guessed`].
     #[inline(always)]
-    pub(super) fn contains(&self, key: &KeyWords, hash: u64) -> bool {
+    pub(super) fn contains(&self, guess: Guess, key: &KeyWords, hash: u64) -> bool {
+        guess != Guess::NOWHERE && (self.names(guess.0, key) || self.search(key, hash))
+    }
+
+    fn search(&self, key: &KeyWords, hash: u64) -> bool {
         let (home, tag) = (self.home(hash), tag(hash));
-        let named = |bucket: &Bucket, place| {
-            let slot = self.slots.get(bucket.slot(place) as usize);
-            slot.is_some_and(|slot| holds(slot, key) && glance(slot).live)
-        };
-        let (matches, distance) = self.buckets[home].find(tag);
-        for place in matches {
-            if named(&self.buckets[home], place) {
-                return true;
-            }
-        }
-        (1..=distance.min(REACH)).any(|away| {
+        let (_, distance) = self.buckets[home].find(tag);
+        (0..=distance.min(REACH)).any(|away| {
             let bucket = &self.buckets[home + away];
-            bucket.find(tag).0.any(|place| named(bucket, place))
+            bucket.find(tag).0.any(|place| self.names(bucket.slot(place), key))
         })
     }
 
-    /// The slot that `place` names, locked, if it holds `key`.
+    /// Whether slot `index` holds `key`, as far as a look without the lock can tell.
     #[inline(always)]
-    fn check(&self, bucket: &Bucket, place: usize, key: &KeyWords) -> Option<(u32, Locked<'_, S>)> {
-        let index = bucket.slot(place);
+    fn names(&self, index: u32, key: &KeyWords) -> bool {
+        let slot = self.slots.get(index as usize);
+        slot.is_some_and(|slot| holds(slot, key) && glance(slot).live)
+    }
+
+    /// Slot `index`, locked, if it holds `key`.
+    #[inline(always)]
+    fn check(&self, index: u32, key: &KeyWords) -> Option<(u32, Locked<'_, S>)> {
         let slot = self.slots.get(index as usize)?;
         if !holds(slot, key) {
             return None;
