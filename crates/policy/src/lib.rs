@@ -17,6 +17,7 @@ pub mod judge;
 pub mod lint;
 pub mod model;
 pub mod on_demand;
+mod parallel;
 pub mod program;
 pub mod prove;
 pub mod reach;

@@ -206,6 +206,18 @@ pub struct Rule {
     pub traffic: Vec<Traffic>,
 }
 
+impl Rule {
+    /// Whether it looks up ports by name at the source, and at the destination.
+    pub(crate) fn asks_names(&self) -> [bool; 2] {
+        let named = |ports: fn(&Traffic) -> &PortMatch| {
+            let mut specs =
+                self.traffic.iter().map(ports).flat_map(|p| p.any_of.iter().chain(&p.none_of));
+            specs.any(|spec| matches!(spec, PortSpec::Named(_)))
+        };
+        [named(|t| &t.source_ports), named(|t| &t.destination_ports)]
+    }
+}
+
 /// A boolean expression over one end of a flow: who or where it is.
 ///
 /// It is decided per identity, never per packet. "Pod" is a live pod with its own address;

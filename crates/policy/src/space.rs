@@ -172,54 +172,6 @@ fn intervals(starts: &BTreeSet<u16>, last: u16) -> Vec<(u16, u16)> {
     starts.iter().copied().zip(ends).collect()
 }
 
-/// Whether some header may match both; `true` where that is not plain to see.
-pub(crate) fn may_meet(a: &Traffic, b: &Traffic) -> bool {
-    let versions = a.ip_version.is_none() || b.ip_version.is_none() || a.ip_version == b.ip_version;
-    let protocols = match (a.protocol, b.protocol) {
-        (ProtocolMatch::Is(a), b) => b.matches(a),
-        (a, ProtocolMatch::Is(b)) => a.matches(b),
-        _ => true,
-    };
-    let overlap = |a: &PortSpec, b: &PortSpec| match (a, b) {
-        (PortSpec::Range(first, last), PortSpec::Range(start, end)) => {
-            first <= end && start <= last
-        }
-        _ => true,
-    };
-    let ports = |a: &PortMatch, b: &PortMatch| {
-        a.any_of.is_empty()
-            || b.any_of.is_empty()
-            || a.any_of.iter().any(|a| b.any_of.iter().any(|b| overlap(a, b)))
-    };
-    versions
-        && protocols
-        && ports(&a.source_ports, &b.source_ports)
-        && ports(&a.destination_ports, &b.destination_ports)
-}
-
-/// Whether every header that matches `narrow` matches `wide`; `false` where that is not plain to see.
-pub(crate) fn covers(wide: &Traffic, narrow: &Traffic) -> bool {
-    let within_range = |narrow: &PortSpec, wide: &PortSpec| match (narrow, wide) {
-        (PortSpec::Range(first, last), PortSpec::Range(start, end)) => {
-            start <= first && last <= end
-        }
-        _ => narrow == wide,
-    };
-    let ports = |wide: &PortMatch, narrow: &PortMatch| {
-        let all_within = || {
-            !narrow.any_of.is_empty()
-                && narrow.any_of.iter().all(|n| wide.any_of.iter().any(|w| within_range(n, w)))
-        };
-        wide == narrow || (wide.none_of.is_empty() && (wide.any_of.is_empty() || all_within()))
-    };
-    (wide.ip_version.is_none() || wide.ip_version == narrow.ip_version)
-        && (wide.protocol == ProtocolMatch::Any || wide.protocol == narrow.protocol)
-        && (wide.icmp.is_none() || wide.icmp == narrow.icmp)
-        && (wide.not_icmp.is_none() || wide.not_icmp == narrow.not_icmp)
-        && ports(&wide.source_ports, &narrow.source_ports)
-        && ports(&wide.destination_ports, &narrow.destination_ports)
-}
-
 /// Joins neighbours with equal values: first along destination ports, then along source ports.
 pub(crate) fn merge<V: PartialEq>(mut cells: Vec<(Region, V)>) -> Vec<(Region, V)> {
     let key = |region: &Region| (region.protocols.clone(), region.source, region.destination);

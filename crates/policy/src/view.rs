@@ -101,10 +101,19 @@ pub(crate) struct View<'a> {
 
 /// A rule and its expressions, by their index in [`View::holds`].
 #[derive(Clone, Copy, Debug)]
-struct Prepared<'a> {
+pub(crate) struct Prepared<'a> {
     source: usize,
     destination: usize,
-    rule: &'a Rule,
+    pub(crate) rule: &'a Rule,
+}
+
+/// An end of a flow, as one direction sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The endpoint that policies apply to.
+    Near,
+    /// Its peer.
+    Far,
 }
 
 impl<'a> View<'a> {
@@ -247,7 +256,7 @@ impl<'a> View<'a> {
     }
 
     /// The rules of a policy, `Log` left out, with their places.
-    fn rules_of(
+    pub(crate) fn rules_of(
         &self,
         direction: Direction,
         (tier, policy): (usize, usize),
@@ -267,18 +276,22 @@ impl<'a> View<'a> {
         applying.flat_map(|at| self.rules_of(direction, *at).map(|(key, _)| key)).collect()
     }
 
-    /// Whether both ends of a rule hold for two classes.
-    pub(crate) fn joins(
+    /// Whether one end of a rule holds for a class.
+    pub(crate) fn has_end(
         &self,
+        end: End,
         direction: Direction,
         key: RuleKey,
-        source: ClassId,
-        destination: ClassId,
+        class: ClassId,
     ) -> bool {
         let policies = self.rules[direction as usize].get(key.tier);
         let rules = policies.and_then(|policies| policies.get(key.policy));
         rules.and_then(|rules| rules.get(key.rule)).is_some_and(|rule| {
-            self.has(rule.source, source) && self.has(rule.destination, destination)
+            let expression = match (direction, end) {
+                (Direction::Ingress, End::Far) | (Direction::Egress, End::Near) => rule.source,
+                (Direction::Ingress, End::Near) | (Direction::Egress, End::Far) => rule.destination,
+            };
+            self.has(expression, class)
         })
     }
 
@@ -346,14 +359,6 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// Rules and ends of tiers as numbers: two walks with equal numbers are the same walk.
-    pub(crate) fn signature(&self) -> impl Iterator<Item = RuleKey> {
-        self.steps.iter().map(|step| match *step {
-            Step::Rule(tier, policy, rule, _) => RuleKey { tier, policy, rule },
-            Step::End(tier, policy, _) => RuleKey { tier, policy, rule: RuleKey::END },
-        })
-    }
-
     pub(crate) fn decide(&self, header: &Header, names: [&[NamedPort]; 2]) -> (Verdict, Decider) {
         let [source, destination] = names.map(Ports);
         let mut passed = None;
@@ -384,23 +389,20 @@ impl<'a> Walk<'a> {
         (Verdict::Allow, Decider::NoTier)
     }
 
-    /// What comes before a rule and may keep it from having a say, and the rule itself: rules that
-    /// `may_meet` it, and ends of tiers that deny. `None` if the rule is not part of the walk.
-    pub(crate) fn until(
-        &self,
-        last: RuleKey,
-        mut may_meet: impl FnMut(RuleKey) -> bool,
-    ) -> Option<Self> {
-        let end = self.steps.iter().position(|step| step.rule() == Some(last))?;
-        let kept = |step: &&Step<'_>| match step {
-            Step::End(_, _, end) => *end == TierDefault::Deny,
-            Step::Rule(..) => step.rule().is_some_and(|key| key == last || may_meet(key)),
+    /// What comes before a rule, and the rule itself; `None` if it is not part of the walk.
+    #[cfg(test)]
+    pub(crate) fn until(&self, last: RuleKey) -> Option<Self> {
+        let is_last = |step: &Step<'_>| match *step {
+            Step::Rule(tier, policy, rule, _) => RuleKey { tier, policy, rule } == last,
+            Step::End(..) => false,
         };
-        Some(Self { steps: self.steps.iter().take(end + 1).filter(kept).copied().collect() })
+        let end = self.steps.iter().position(is_last)?;
+        Some(Self { steps: self.steps[..=end].to_vec() })
     }
 
     /// Whether the last rule of the walk matches the header, and if so what keeps it from having a
     /// say: a rule, or the end of a tier ([`RuleKey::END`]); `Some(None)`: nothing does.
+    #[cfg(test)]
     pub(crate) fn last_rule(
         &self,
         header: &Header,
@@ -436,15 +438,6 @@ impl<'a> Walk<'a> {
             }
         }
         Some(passed.filter(|by| by.tier == *last_tier))
-    }
-}
-
-impl Step<'_> {
-    fn rule(&self) -> Option<RuleKey> {
-        match *self {
-            Step::Rule(tier, policy, rule, _) => Some(RuleKey { tier, policy, rule }),
-            Step::End(..) => None,
-        }
     }
 }
 

@@ -15,7 +15,7 @@ use super::forest::{Forest, Half, TooManyCells, Tree};
 use super::resolve::RuleId;
 use super::trees::{Full, Ref, SLOTS, TreeBuilder};
 use crate::flow::Verdict;
-use crate::model::{Action, IpVersion, PortSpec, TierDefault, Traffic};
+use crate::model::{Action, IpVersion, TierDefault, Traffic};
 
 /// A rule of a row, as folding sees it.
 #[derive(Clone, Copy, Debug)]
@@ -298,16 +298,4 @@ impl States {
             u32::try_from(self.states.len() - 1).expect("fewer states than peers and rules")
         })
     }
-}
-
-/// Which ends a rule looks up ports at by name: source, destination.
-pub(crate) fn asks_names(traffic: &[Traffic]) -> [bool; 2] {
-    let named = |specs: &crate::model::PortMatch| {
-        let mut specs = specs.any_of.iter().chain(&specs.none_of);
-        specs.any(|spec| matches!(spec, PortSpec::Named(_)))
-    };
-    [
-        traffic.iter().any(|t| named(&t.source_ports)),
-        traffic.iter().any(|t| named(&t.destination_ports)),
-    ]
 }

@@ -9,7 +9,6 @@ use portcullis_identity_table::identity::ClassId;
 use portcullis_identity_table::region::SourceId;
 
 use super::classset::ClassSet;
-use super::fold::asks_names;
 use super::sources::{Sources, for_each_match};
 use super::universe::Universe;
 use crate::model::{
@@ -303,7 +302,7 @@ impl Resolved {
                 resolved.far_names.extend(far);
             }
             resolved.near_conditions |= near != MatchId::ANY;
-            let names = asks_names(&rule.traffic);
+            let names = rule.asks_names();
             resolved.rules.push(ResolvedRule { id, action: rule.action, near, far, names });
         }
         for names in [&mut resolved.near_names, &mut resolved.far_names] {

@@ -4,6 +4,7 @@
 //! What is said about a cluster is exact: "matches nobody" and "never decides" are found over all
 //! classes of addresses and all regions of headers, not over samples.
 
+mod fates;
 mod reachability;
 mod rules;
 mod written;

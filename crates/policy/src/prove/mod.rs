@@ -19,7 +19,6 @@
 mod atoms;
 #[cfg(test)]
 mod mutants;
-mod parallel;
 mod rules;
 #[cfg(test)]
 mod slow;
@@ -34,7 +33,6 @@ use portcullis_identity_table::identity::{Class, ClassId, Identity, Owner};
 use portcullis_identity_table::registry::Registry;
 
 use self::atoms::Atoms;
-use self::parallel::in_parallel;
 use self::rules::{applying, near_tiers};
 use self::subject::{Cases, Subject};
 use self::walk::Block;
@@ -43,6 +41,7 @@ use crate::compile::grid::RowId;
 use crate::compile::trees::{Outcome, Ref};
 use crate::flow::Header;
 use crate::model::Direction;
+use crate::parallel::in_parallel;
 use crate::program::{NO_ROW, Program, Record};
 
 /// What was checked.

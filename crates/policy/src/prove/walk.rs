@@ -6,7 +6,6 @@ use ahash::AHashMap;
 use portcullis_identity_table::endpoint::NamedPort;
 
 use super::Mismatch;
-use super::parallel::in_parallel;
 use super::rules::{NearRule, Ports, Rules, named};
 use super::subject::{Cases, Subject};
 use crate::compile::Compiler;
@@ -14,6 +13,7 @@ use crate::compile::resolve::{ResolvedPolicy, RuleId};
 use crate::compile::trees::{Outcome, Ref};
 use crate::flow::{Header, Verdict};
 use crate::model::{Action, Direction, TierDefault};
+use crate::parallel::in_parallel;
 use crate::program::Program;
 
 /// Headers that are walked at once.

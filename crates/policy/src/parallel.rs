@@ -10,7 +10,7 @@ use std::thread;
 ///
 /// # Panics
 /// If `ask` does.
-pub(super) fn in_parallel<T: Sync, R: Send, E: Send>(
+pub(crate) fn in_parallel<T: Sync, R: Send, E: Send>(
     threads: usize,
     items: &[T],
     ask: impl Fn(&T) -> Result<R, E> + Sync,
