@@ -49,6 +49,8 @@ pub struct Totals {
     pub events_waiting: usize,
     /// Events that did not fit and were not reported.
     pub events_lost: u64,
+    /// The same by what happened: opened, dropped, ended.
+    pub events_lost_by_kind: [u64; 3],
 }
 
 /// What one lane counts and tells.
@@ -99,6 +101,9 @@ impl Totals {
         self.ended += counters.ended.get();
         self.events_waiting += events.len();
         self.events_lost += events.lost();
+        for (sum, lost) in self.events_lost_by_kind.iter_mut().zip(events.lost_by_kind()) {
+            *sum += lost;
+        }
         for (reason, count) in counters.drops() {
             match self.drops.iter_mut().find(|(known, _)| *known == reason) {
                 Some((_, sum)) => *sum += count,

@@ -56,7 +56,8 @@ pub enum EventKind {
 /// A bounded queue of events from one worker.
 pub struct EventRing {
     queue: ArrayQueue<Event>,
-    lost: AtomicU64,
+    /// By kind: opened, dropped, ended.
+    lost: [AtomicU64; 3],
     /// A reader sleeps until the next event.
     awaited: AtomicBool,
     wake: OnceLock<Wake>,
@@ -70,7 +71,7 @@ impl EventRing {
     pub fn new(capacity: usize) -> Self {
         Self {
             queue: ArrayQueue::new(capacity.max(1)),
-            lost: AtomicU64::new(0),
+            lost: Default::default(),
             awaited: AtomicBool::new(false),
             wake: OnceLock::new(),
         }
@@ -96,7 +97,12 @@ impl EventRing {
     #[inline]
     pub fn push(&self, event: Event) {
         if self.queue.push(event).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            let kind = match event.kind {
+                EventKind::Opened => 0,
+                EventKind::Dropped { .. } => 1,
+                EventKind::Ended { .. } => 2,
+            };
+            self.lost[kind].fetch_add(1, Ordering::Relaxed);
         }
         if self.wake.get().is_some() {
             self.wake_reader();
@@ -120,7 +126,12 @@ impl EventRing {
 
     /// Events that did not fit since the ring was made: exact.
     pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+        self.lost_by_kind().iter().sum()
+    }
+
+    /// The same by kind: opened, dropped, ended.
+    pub fn lost_by_kind(&self) -> [u64; 3] {
+        std::array::from_fn(|kind| self.lost[kind].load(Ordering::Relaxed))
     }
 
     /// Number of events waiting.

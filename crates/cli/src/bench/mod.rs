@@ -3,6 +3,7 @@
 mod classify;
 mod flows;
 mod lpm;
+mod soak;
 mod time;
 mod update;
 mod wire;
@@ -31,6 +32,8 @@ enum What {
     Flows(flows::Args),
     /// Time longest-prefix-match lookups of addresses
     Lpm(lpm::Args),
+    /// Run a wire at full load with everything that watches it, and account for every packet (needs root)
+    Soak(soak::Args),
     /// Measure packets through a wire, and through what else could stand there (needs root)
     Wire(wire::Args),
 }
@@ -42,6 +45,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         What::Update(args) => update::run(args),
         What::Flows(args) => flows::run(args),
         What::Lpm(args) => lpm::run(args),
+        What::Soak(args) => soak::run(args),
         What::Wire(args) => wire::run(args),
     }
 }

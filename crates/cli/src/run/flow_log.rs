@@ -57,6 +57,11 @@ impl FlowLog {
         self.unwritten += unwritten;
     }
 
+    /// Records that the file did not take.
+    pub(super) fn unwritten(&self) -> u64 {
+        self.unwritten
+    }
+
     /// What became of the records.
     pub(super) fn summary(&self, lost: u64) -> String {
         format!(

@@ -4,6 +4,7 @@ mod config;
 mod flow_log;
 mod metrics;
 mod observed;
+mod sinks;
 mod socket;
 mod talkers;
 mod wake;
@@ -19,6 +20,7 @@ use crate::output::{Outcome, Refused};
 use config::Settings;
 use flow_log::FlowLog;
 use observed::Observed;
+pub(crate) use sinks::{Seen, Sinks};
 use socket::Server;
 use wake::{Wake, Wakes};
 

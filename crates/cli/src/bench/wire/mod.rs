@@ -3,8 +3,8 @@
 
 mod bare;
 mod nft;
-mod pin;
-mod policy;
+pub(super) mod pin;
+pub(super) mod policy;
 mod rate;
 mod report;
 mod scenario;

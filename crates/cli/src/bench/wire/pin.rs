@@ -4,12 +4,12 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 /// Pins the calling thread to the last CPU that it may use: for the generator.
-pub(super) fn generator() {
+pub(in super::super) fn generator() {
     pin(0);
 }
 
 /// Pins the calling thread, and those that it starts, to the last CPU but one.
-pub(super) fn worker() {
+pub(in super::super) fn worker() {
     pin(1);
 }
 

@@ -11,14 +11,14 @@ use crate::lab::traffic::{PORT, STREAMS};
 use crate::output::Refused;
 
 /// Clients that generated packets come from; each has an identity of its own.
-pub(super) const CLIENTS: u32 = 100;
+pub(in super::super) const CLIENTS: u32 = 100;
 /// Port of the TCP sink and of the UDP echo.
-pub(super) const SERVICE: u16 = 7000;
+pub(in super::super) const SERVICE: u16 = 7000;
 /// Rules in each policy of a large set.
 const RULES_PER_POLICY: usize = 100;
 
 /// The server, and clients whose addresses follow each other.
-pub(super) fn cluster() -> Result<ClusterState, Refused> {
+pub(in super::super) fn cluster() -> Result<ClusterState, Refused> {
     let mut text = pod("server", &Path::SERVER.to_string());
     let first = u32::from(Path::CLIENT);
     for n in 0..CLIENTS {
@@ -38,7 +38,7 @@ fn pod(name: &str, address: &str) -> String {
 
 /// `rules` ingress rules for the server, of which the last lets the clients reach the generated
 /// streams and the services; the others are about ports that nobody uses.
-pub(super) fn policies(rules: usize) -> Result<PolicySet, Refused> {
+pub(in super::super) fn policies(rules: usize) -> Result<PolicySet, Refused> {
     let mut text = String::new();
     let others = rules.saturating_sub(1);
     for first in (0..others).step_by(RULES_PER_POLICY) {

@@ -108,12 +108,13 @@ struct Ratio {
 
 impl Report {
     pub(super) fn new(args: &Args, measured: &[Measured], notes: Vec<String>) -> Self {
-        use Scenario::{Bare, Bridge, Filter10, Filter10k, Nft1k, Routing};
+        use Scenario::{Bare, Bridge, Filter10, Filter10k, Filter10kWatched, Nft1k, Routing};
         let find = |wanted| measured.iter().find(|m| m.scenario == wanted);
         let pairs = [
             (Filter10, Bare),
             (Filter10k, Bare),
             (Filter10k, Filter10),
+            (Filter10kWatched, Filter10k),
             (Filter10k, Bridge),
             (Filter10k, Routing),
             (Filter10k, Nft1k),

@@ -1,12 +1,16 @@
 //! What stands between client and server.
 
+use std::sync::Arc;
+
 use clap::ValueEnum;
 use portcullis::{Config, Firewall};
 
 use super::bare::Bare;
 use super::{nft, policy};
+use crate::control::capture::Wanted;
 use crate::lab::{Neighbours, Path};
 use crate::output::Refused;
+use crate::run::Sinks;
 
 /// Entries of the verdict map.
 const MAP_ENTRIES: usize = 10_000;
@@ -22,6 +26,9 @@ pub(super) enum Scenario {
     /// Portcullis, 10,000 policy rules, 100,000 connections
     #[value(name = "filter-10k")]
     Filter10k,
+    /// The same with flow log, metrics, live view and a capture
+    #[value(name = "filter-10k-watched")]
+    Filter10kWatched,
     /// A kernel bridge
     Bridge,
     /// Kernel routing
@@ -40,17 +47,19 @@ pub(super) enum Scenario {
 }
 
 /// A scenario set up, ready for traffic.
-#[derive(Debug)]
 pub(super) struct Stand {
     pub(super) scenario: Scenario,
     pub(super) path: Path,
     middle: Middle,
 }
 
-#[derive(Debug)]
 enum Middle {
     Bare(Bare),
-    Filter(Box<Firewall>),
+    Filter {
+        firewall: Arc<Firewall>,
+        /// Held so that they watch.
+        _sinks: Option<Box<Sinks>>,
+    },
     Kernel,
 }
 
@@ -67,7 +76,7 @@ impl Scenario {
     /// Flows of the measured load.
     pub(super) fn flows(self) -> u32 {
         match self {
-            Self::Filter10k => 100_000,
+            Self::Filter10k | Self::Filter10kWatched => 100_000,
             _ => policy::CLIENTS,
         }
     }
@@ -94,7 +103,7 @@ impl Scenario {
                 })??;
                 (path, Middle::Bare(bare))
             }
-            Self::Filter10 | Self::Filter10k => {
+            Self::Filter10 | Self::Filter10k | Self::Filter10kWatched => {
                 let path = Path::build(Neighbours::EachOther, 1)?;
                 let cluster = policy::cluster()?;
                 let policies = policy::policies(if self == Self::Filter10 { 10 } else { 10_000 })?;
@@ -103,7 +112,12 @@ impl Scenario {
                     super::pin::worker();
                     Firewall::start(config, cluster, policies)
                 })??;
-                (path, Middle::Filter(Box::new(firewall)))
+                let firewall = Arc::new(firewall);
+                let sinks = match self {
+                    Self::Filter10kWatched => Some(Box::new(Sinks::start(&firewall, armed())?)),
+                    _ => None,
+                };
+                (path, Middle::Filter { firewall, _sinks: sinks })
             }
             Self::Bridge => {
                 let path = Path::build(Neighbours::EachOther, 1)?;
@@ -124,13 +138,22 @@ impl Scenario {
     }
 }
 
+/// A capture that looks at every packet and waits for a rare one.
+fn armed() -> Wanted {
+    let endpoints = vec!["default/server".to_owned()];
+    let verdicts = vec!["deny".to_owned(), "reject".to_owned()];
+    Wanted { endpoints, verdicts, ..Wanted::default() }
+}
+
 impl Stand {
     /// Link-layer address that the client's packets go to.
     pub(super) fn next_hop(&self) -> [u8; 6] {
         match self.scenario {
-            Scenario::Bare | Scenario::Filter10 | Scenario::Filter10k | Scenario::Bridge => {
-                Path::SERVER_LINK
-            }
+            Scenario::Bare
+            | Scenario::Filter10
+            | Scenario::Filter10k
+            | Scenario::Filter10kWatched
+            | Scenario::Bridge => Path::SERVER_LINK,
             _ => Path::MIDDLE_LINKS[0],
         }
     }
@@ -144,7 +167,7 @@ impl Stand {
     pub(super) fn modes(&self) -> Vec<String> {
         match &self.middle {
             Middle::Bare(bare) => bare.modes.iter().map(ToString::to_string).collect(),
-            Middle::Filter(firewall) => {
+            Middle::Filter { firewall, .. } => {
                 firewall.ports().iter().map(|port| port.mode.to_string()).collect()
             }
             Middle::Kernel => Vec::new(),
@@ -154,7 +177,7 @@ impl Stand {
     /// Connections that the firewall knows now.
     pub(super) fn connections(&self) -> Option<usize> {
         match &self.middle {
-            Middle::Filter(firewall) => Some(firewall.totals().connections),
+            Middle::Filter { firewall, .. } => Some(firewall.totals().connections),
             _ => None,
         }
     }
