@@ -18,8 +18,8 @@ use crate::run::{Seen, Sinks};
 #[command(
     after_help = "It builds network namespaces with veths in them and sends 60-byte UDP packets from \
 one end to the other through a firewall with 10,000 rules, flow log, metrics that are read each second, \
-live view and a capture. Each second is another set of connections, and every tenth begins with a \
-flood that is denied. Needs root. Prints one JSON object.
+live view and a capture. Every five seconds another 10,000 connections have their turn, and every \
+tenth second begins with a flood that is denied. Needs root. Prints one JSON object.
 
 Exit code: 0 if memory stayed constant and the account is exact, 1 if not."
 )]
@@ -32,8 +32,10 @@ pub(crate) struct Args {
     rate: Option<u32>,
 }
 
-/// Connections that each second opens.
-const FLOWS: u32 = 2000;
+/// Connections that are open at a time and how many seconds until others are: each set has been
+/// silent for longer than its timeout (30 s) when its turn comes again.
+const FLOWS: u32 = 10_000;
+const TURN: u32 = 5;
 const SECOND: Duration = Duration::from_secs(1);
 /// How long a flood of denied packets takes, and every how many seconds there is one.
 const FLOOD: Duration = Duration::from_millis(200);
@@ -154,7 +156,7 @@ fn load(args: &Args, path: &Path) -> Result<(u64, Memory, f64), Refused> {
     let mut samples = Vec::with_capacity(args.seconds as usize);
     let mut sent = 0;
     for second in 0..args.seconds {
-        let stream = (second % u32::from(STREAMS)) as usize;
+        let stream = (second / TURN % u32::from(STREAMS)) as usize;
         let flood = second % FLOODS == FLOODS - 1;
         let allowed = if flood { SECOND - FLOOD } else { SECOND };
         sent += path.client.run(|| {
