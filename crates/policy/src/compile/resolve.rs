@@ -9,7 +9,7 @@ use portcullis_identity_table::identity::ClassId;
 use portcullis_identity_table::region::SourceId;
 
 use super::classset::ClassSet;
-use super::sources::{Sources, for_each_match};
+use super::sources::Sources;
 use super::universe::Universe;
 use crate::model::{
     Action, Direction, Enforcement, Match, Origin, Policy, PolicyName, PolicySet, PortSpec, Rule,
@@ -224,7 +224,7 @@ impl Resolved {
             enforcement: policy.enforcement,
         });
         let mut sets = Vec::new();
-        for_each_match(&policy, &mut |expression| {
+        policy.for_each_match(&mut |expression| {
             if let Match::InSet(index) = expression
                 && let Some(id) = sources.set(*index)
             {

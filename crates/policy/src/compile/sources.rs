@@ -4,7 +4,7 @@ use ahash::{AHashMap, AHashSet};
 use ipnet::IpNet;
 use portcullis_identity_table::region::{Regions, SourceId};
 
-use crate::model::{CidrSet, Match, Policy, PolicySet};
+use crate::model::{CidrSet, Match, PolicySet};
 
 /// Prefixes and sets in use, and the numbers by which regions and classes know them.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ impl Sources {
     pub(crate) fn update(&mut self, old: &PolicySet, new: &PolicySet) -> bool {
         let mut used = AHashSet::new();
         for policy in new.tiers.iter().flat_map(|tier| &tier.policies) {
-            for_each_match(policy, &mut |expression| {
+            policy.for_each_match(&mut |expression| {
                 if let Match::Cidr(prefix) = expression {
                     used.insert(prefix.trunc());
                 }
@@ -84,26 +84,5 @@ impl Sources {
         let id = SourceId(self.next);
         self.next = self.next.checked_add(1).expect("fewer than 2^32 sources");
         id
-    }
-}
-
-/// Every expression of a policy, and every part of it.
-pub(crate) fn for_each_match(policy: &Policy, visit: &mut impl FnMut(&Match)) {
-    fn descend(expression: &Match, visit: &mut impl FnMut(&Match)) {
-        visit(expression);
-        match expression {
-            Match::Not(part) => descend(part, visit),
-            Match::All(parts) | Match::OneOf(parts) => {
-                for part in parts {
-                    descend(part, visit);
-                }
-            }
-            _ => {}
-        }
-    }
-    descend(&policy.subject, visit);
-    for rule in policy.ingress.iter().chain(&policy.egress).flatten() {
-        descend(&rule.source, visit);
-        descend(&rule.destination, visit);
     }
 }
