@@ -94,9 +94,13 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     };
     let policies = loaded.value;
     findings.extend(lint(&policies, cluster.as_ref()).map_err(|e| format!("error: {e}"))?);
-    let proof = prove(cluster.unwrap_or_default(), policies)?;
+    let proved_for = if cluster.is_some() { "cluster" } else { "stand-in" };
+    let cluster = cluster.unwrap_or_else(|| policy::stand_in(&policies));
+    let pods = cluster.endpoints.len();
+    let proof = prove(cluster, policies)?;
     let proved = proof.as_ref().map(|proof| {
         json!({
+            "over": proved_for, "pods": pods,
             "identities": proof.identities, "pairs": proof.pairs,
             "cases": proof.cases, "regions": proof.regions,
         })
@@ -108,7 +112,10 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     findings.retain(|finding| !args.allow.contains(&finding.code));
 
     match if args.json { Format::Json } else { args.format } {
-        Format::Text => print_text(&findings, proof.ok().filter(|_| args.cluster.is_some()))?,
+        Format::Text => {
+            let stand_in = args.cluster.is_none().then_some(pods);
+            print_text(&findings, proof.ok(), stand_in)?;
+        }
         Format::Json => output::json(&json!({
             "findings": findings.iter().map(finding_json).collect::<Vec<_>>(),
             "proof": proved.ok(),
@@ -129,8 +136,13 @@ fn prove(
     Ok(engine.prove().map_err(|mismatch| mismatch.to_string()))
 }
 
-/// Findings, their count, and what was proved: nothing where there is no cluster to prove it for.
-fn print_text(findings: &[Finding], proof: Option<policy::Proof>) -> Result<(), Refused> {
+/// Findings, their count, and what was proved; `stand_in` is how many pods were made up, if no cluster
+/// was given.
+fn print_text(
+    findings: &[Finding],
+    proof: Option<policy::Proof>,
+    stand_in: Option<usize>,
+) -> Result<(), Refused> {
     let mut text = String::new();
     for finding in findings {
         let word = finding.level.as_str();
@@ -158,6 +170,12 @@ fn print_text(findings: &[Finding], proof: Option<policy::Proof>) -> Result<(), 
             proof.cases,
             proof.regions
         );
+        if let Some(pods) = stand_in {
+            text += &format!(
+                "no --cluster was given: that is proved for a cluster made up of {pods} pods, one for \
+                 each selector; give --cluster for findings and a proof about your own\n"
+            );
+        }
     }
     output::text(&text)
 }
@@ -185,7 +203,7 @@ fn sarif(findings: &[Finding]) -> Value {
                 .iter()
                 .map(|origin| {
                     json!({"physicalLocation": {
-                        "artifactLocation": {"uri": *origin.file},
+                        "artifactLocation": {"uri": uri(&origin.file)},
                         "region": {
                             "startLine": origin.line.max(1),
                             "startColumn": origin.column.max(1),
@@ -193,8 +211,11 @@ fn sarif(findings: &[Finding]) -> Value {
                     }})
                 })
                 .collect();
+            let index = Code::ALL.iter().position(|code| *code == finding.code);
             json!({
                 "ruleId": finding.code.as_str(),
+                "ruleIndex": index,
+                "partialFingerprints": {"portcullis/v1": fingerprint(finding)},
                 "level": finding.level.as_str(),
                 "message": {"text": finding.message},
                 "locations": locations,
@@ -213,4 +234,31 @@ fn sarif(findings: &[Finding]) -> Value {
             "results": results,
         }],
     })
+}
+
+/// A file name as a relative or absolute URI reference (RFC 3986).
+fn uri(file: &str) -> String {
+    let mut uri = String::with_capacity(file.len());
+    for byte in file.bytes() {
+        match byte {
+            b'\\' => uri.push('/'),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                uri.push(byte.into());
+            }
+            _ => uri += &format!("%{byte:02X}"),
+        }
+    }
+    uri
+}
+
+/// The same for a finding that has only moved within its file: what it says, without positions.
+fn fingerprint(finding: &Finding) -> String {
+    let file = finding.origin.as_ref().map_or("", |origin| &origin.file);
+    let words = finding.message.split(' ').map(|word| word.split(':').next().unwrap_or(word));
+    // FNV-1a: stable from one version to the next, unlike the hashes of the library.
+    let bytes = [finding.code.as_str(), file].into_iter().chain(words).flat_map(str::bytes);
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}")
 }

@@ -23,6 +23,7 @@ pub mod prove;
 pub mod reach;
 pub mod source;
 pub mod space;
+mod stand_in;
 mod view;
 pub mod words;
 
@@ -40,6 +41,7 @@ pub use program::{Decision, FlowKey, OutcomeId, Program, Reason};
 pub use prove::{Mismatch, Proof};
 pub use reach::reach;
 pub use source::Source;
+pub use stand_in::stand_in;
 
 // Random clusters and policies are made for the tests in `tests/` too, from outside the crate.
 #[cfg(test)]

@@ -9,8 +9,9 @@ mod common;
 
 use common::{Case, cases};
 use portcullis_policy::judge::Judge;
+use portcullis_policy::lint::Code;
 use portcullis_policy::on_demand::with_evaluator;
-use portcullis_policy::{Engine, load_cluster, load_policies};
+use portcullis_policy::{Engine, lint, load_cluster, load_policies, stand_in};
 
 #[test]
 fn documents_are_accepted_or_refused() {
@@ -91,4 +92,24 @@ fn deciding_on_demand_agrees() {
         wrong.extend(found.unwrap());
     }
     assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), Case::first(&wrong));
+}
+
+/// Policies alone are proved over a cluster made of their selectors, in which most policies select
+/// somebody.
+#[test]
+fn a_cluster_made_of_selectors_has_somebody_for_most() {
+    let (mut selected, mut all) = (0, 0);
+    for case in cases().iter().filter(|case| !case.is_invalid()) {
+        let policies = load_policies([case.join("policies.yaml")]).unwrap().value;
+        let cluster = stand_in(&policies);
+        let findings = lint(&policies, Some(&cluster)).unwrap();
+        let nobody = findings.iter().filter(|finding| finding.code == Code::SelectsNothing);
+        let count: usize = policies.tiers.iter().map(|tier| tier.policies.len()).sum();
+        all += count;
+        selected += count - nobody.count();
+        let mut engine = Engine::default();
+        let _ = engine.apply(cluster, policies).unwrap_or_else(|error| panic!("{case}: {error}"));
+        engine.prove().unwrap_or_else(|mismatch| panic!("{case}: {mismatch}"));
+    }
+    assert!(selected * 10 > all * 9, "{selected} of {all}");
 }
