@@ -2,7 +2,8 @@
 
 mod file;
 
-use std::path::PathBuf;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -81,6 +82,9 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         rate: args.rate,
         count: args.count,
     };
+    if args.out == Path::new("-") && std::io::stdout().is_terminal() {
+        return Err("error: --out -: a terminal shows no pcapng: pipe it, or name a file".into());
+    }
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))

@@ -189,6 +189,34 @@ mod tests {
     }
 
     #[test]
+    fn broken_requests_are_refused_whatever_they_are() {
+        let whole = Request::Capture(capture::Wanted::default()).line();
+        let whole = whole.unwrap_or_else(|e| panic!("{}", e.message())).into_bytes();
+        let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+        let mut random = |below: usize| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            (seed % below as u64) as usize
+        };
+        for _ in 0..20_000 {
+            let mut line = whole.clone();
+            for _ in 0..1 + random(4) {
+                let at = random(line.len());
+                match random(3) {
+                    0 => line[at] = random(256) as u8,
+                    1 => line.truncate(at + 1),
+                    _ => line.insert(at, b"{}[],:\"0-e"[random(10)]),
+                }
+            }
+            // Whatever it is: an answer, never a panic; and what is taken can be said again.
+            if let Ok(request) = Request::parse(&line) {
+                assert!(request.line().is_ok());
+            }
+        }
+    }
+
+    #[test]
     fn what_is_no_request_is_named() {
         let nested = "[".repeat(100_000);
         for (line, expected) in [

@@ -4,7 +4,9 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Borders, Clear, Paragraph, Row, Table, TableState, Wrap};
+use ratatui::widgets::{
+    Block, Borders, Clear, HighlightSpacing, Paragraph, Row, Table, TableState, Wrap,
+};
 
 use super::state::{Focus, Front, State};
 use crate::control::top::Pair;
@@ -241,7 +243,11 @@ fn table_in(
     let style = if focused { paint.colour(Color::Cyan) } else { Style::new() };
     let title = Span::styled(format!("{title} "), style);
     let block = Block::new().borders(Borders::TOP).title(title).border_style(style);
-    let table = table.block(block).row_highlight_style(paint.selected()).highlight_symbol("> ");
+    let table = table
+        .block(block)
+        .row_highlight_style(paint.selected())
+        .highlight_symbol("> ")
+        .highlight_spacing(HighlightSpacing::Always);
     let mut selection = TableState::new().with_selected(focused.then_some(state.selected));
     frame.render_stateful_widget(table, area, &mut selection);
 }

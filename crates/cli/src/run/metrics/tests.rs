@@ -111,6 +111,8 @@ fn what_is_counted_is_written() {
         "2"
     );
     assert_eq!(value("portcullis_batch_seconds_count"), "5");
+    assert_eq!(value("portcullis_batch_seconds_bucket{le=\"0.00001\"}"), "5");
+    assert_eq!(value("portcullis_batch_seconds_bucket{le=\"+Inf\"}"), "5");
     let rule = "portcullis_rule_packets_total{policy=\"NetworkPolicy/default/p\",rule=\"p.yaml:7:5\",\
                 direction=\"ingress\",effect=\"pass\"}";
     assert_eq!(value(rule), "1");
