@@ -121,7 +121,7 @@ fn walk_first<S: Simd, const B: usize, const FAR: bool>(
     for ((best, at), key) in best.iter_mut().zip(&places).zip(keys) {
         *best = compare(simd, forest, key, *at);
     }
-    let steps = root.steps - root.usual_steps;
+    let steps = root.steps.saturating_sub(root.usual_steps);
     descend::<S, B, FAR>(simd, forest, keys, best, steps, &mut odd, odd_len);
 }
 

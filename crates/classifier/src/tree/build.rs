@@ -22,6 +22,12 @@ const OPEN_LEAF_RULES: usize = 16;
 /// For the same reason no single bit gains much among them: a table takes all the bits it may, so
 /// that there are fewer levels.
 const OPEN_LEAST_GAIN: f64 = 1.05;
+/// From this level on few rules are left, most of which overlap. To take them apart one bit at a time
+/// would make a path that attackers look for, so a table takes more bits, also where rules have to be
+/// copied.
+const DEEP: usize = 3;
+const DEEP_LEAST_GAIN: f64 = 1.6;
+const DEEP_SPACE: f64 = 3.0;
 /// Rules that a rule is compared with when looking for one that hides it.
 const MOST_HIDERS: usize = 1024;
 /// Tables on a path.
@@ -182,7 +188,7 @@ impl<'a, const B: usize> Maker<'a, B> {
         }
         let cut = match level {
             MOST_LEVELS => None,
-            _ => cut::choose(&rules, &self.fixed, &self.tuning),
+            _ => cut::choose(&rules, &self.fixed, &self.tuning_at(level)),
         };
         let Some(cut) = cut else {
             self.drop_hidden(&mut rules, &region);
@@ -192,6 +198,14 @@ impl<'a, const B: usize> Maker<'a, B> {
             return Err(Error::BuildTime { limit: self.time_limit });
         }
         self.table(&rules, cut, region, level)
+    }
+
+    fn tuning_at(&self, level: usize) -> Tuning {
+        if level < DEEP {
+            return self.tuning;
+        }
+        let least_gain = self.tuning.least_gain.max(DEEP_LEAST_GAIN);
+        Tuning { space: DEEP_SPACE, least_gain, ..self.tuning }
     }
 
     /// Drops what comes after a rule that matches the whole region and, among few rules, those that
