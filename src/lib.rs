@@ -59,7 +59,7 @@ pub use event::{FlowEvent, FlowKind, Party};
 #[cfg(feature = "xdp")]
 pub use firewall::{Config, Firewall, PortInfo};
 pub use judge::Judge;
-pub use observe::{CapturedPacket, RoundTimes, RuleSums, RuleTotals};
+pub use observe::{CapturedPacket, LiveConnection, RoundTimes, RuleSums, RuleTotals};
 pub use sets::Sets;
 pub use totals::Totals;
 

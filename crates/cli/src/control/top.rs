@@ -33,7 +33,9 @@ pub(crate) struct Pair {
     pub(crate) rule: Option<String>,
     /// Connections opened, or attempts denied.
     pub(crate) flows: u64,
-    /// Of connections that ended or were reported on.
+    /// Connections open now.
+    pub(crate) open: u64,
+    /// Of connections that ended and those that are open.
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
     /// Seconds since the start.

@@ -128,7 +128,7 @@ impl Observed {
     }
 
     pub(super) fn top(&self) -> Top {
-        let (pairs, forgotten) = lock(&self.talkers).most();
+        let (pairs, forgotten) = lock(&self.talkers).most(self.firewall.engine());
         Top { at: self.uptime(), status: self.status(), pairs, forgotten }
     }
 

@@ -21,7 +21,8 @@ s               sort by flows, rate, bytes, recency, name
 p               pause, and go on
 q               quit
 
-flows are connections opened, or attempts denied; bytes are those of connections that ended.";
+flows are connections opened, or attempts denied; bytes are those of connections that ended
+and of those that are open.";
 
 /// Draws everything.
 pub(super) fn whole(frame: &mut Frame<'_>, state: &State, colour: bool) {
@@ -179,25 +180,26 @@ fn pairs(frame: &mut Frame<'_>, area: Rect, state: &State, paint: &Paint, focus:
         filter => format!(", with {filter:?}"),
     };
     let title = format!("{name}: {}{filter}, by {}", all.len(), state.sort.name());
+    // Denied pairs carry no bytes: their rate is of attempts.
+    let (sum, rate) = if denied { ("", "/s") } else { ("bytes", "rate") };
     let widths = [
         Constraint::Fill(3),
         Constraint::Fill(3),
         Constraint::Length(9),
         Constraint::Length(6),
-        Constraint::Length(5),
         Constraint::Length(if denied { 0 } else { 9 }),
+        Constraint::Length(if denied { 5 } else { 8 }),
         Constraint::Fill(if denied { 5 } else { 3 }),
     ];
-    let head =
-        ["from", "to", "service", "flows", "/s", if denied { "" } else { "bytes" }, "decided by"];
+    let head = ["from", "to", "service", "flows", sum, rate, "decided by"];
     let row = |(pair, rate): &(&Pair, f64)| {
         Row::new([
             pair.source.clone(),
             pair.destination.clone(),
             pair.service.clone(),
             short(pair.flows as f64),
-            short(*rate),
             if denied { String::new() } else { bytes(pair.bytes) },
+            if denied { short(*rate) } else { bits(*rate) },
             by(pair),
         ])
     };

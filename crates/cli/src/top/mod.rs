@@ -21,7 +21,7 @@ use state::{State, Step};
     after_help = "Keys: Tab next table, arrows or j and k move, Enter explains the pair, s sorts by
 something else, / filters (Enter ends, Esc clears), p pauses, ? says this, q quits.
 
-Bytes of a pair are those of its connections that ended. Rates are of the last interval.
+Bytes of a pair are those of its connections, open or ended. Rates are of the last interval.
 
 Examples:
   portcullis top

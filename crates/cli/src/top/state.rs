@@ -10,9 +10,9 @@ use crate::control::top::{Pair, Top};
 pub(super) enum Sort {
     /// Connections opened, or denied
     Flows,
-    /// Those in the last interval
+    /// Bits a second; of denied ones, attempts a second
     Rate,
-    /// Bytes of connections that ended
+    /// Bytes
     Bytes,
     /// The last seen first
     Recent,
@@ -140,7 +140,8 @@ impl State {
         drops
     }
 
-    /// Pairs that the filter lets through, sorted, each with its flows a second.
+    /// Pairs that the filter lets through, sorted, each with its bits a second, or if denied its
+    /// flows a second.
     pub(super) fn pairs(&self, denied: bool) -> Vec<(&Pair, f64)> {
         let filter = self.filter.to_lowercase();
         let fits = |pair: &&Pair| {
@@ -266,15 +267,19 @@ impl State {
         self.selected = self.selected.min(rows.saturating_sub(1));
     }
 
-    /// Flows of a pair a second.
+    /// Bits of a pair a second, or flows if it is denied.
     fn rate(&self, pair: &Pair) -> f64 {
         let Some(before) = &self.before else { return 0.0 };
         let same = |old: &&Pair| {
             (&old.source, &old.destination, &old.service, old.denied)
                 == (&pair.source, &pair.destination, &pair.service, pair.denied)
         };
-        let old = before.pairs.iter().find(same).map_or(0, |old| old.flows);
-        pair.flows.saturating_sub(old) as f64 / self.seconds()
+        let Some(old) = before.pairs.iter().find(same) else { return 0.0 };
+        let change = match pair.denied {
+            true => pair.flows.saturating_sub(old.flows),
+            false => 8 * pair.bytes.saturating_sub(old.bytes),
+        };
+        change as f64 / self.seconds()
     }
 
     fn seconds(&self) -> f64 {
