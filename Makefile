@@ -5,7 +5,7 @@ BIN := target/release/portcullis
 # The root part of a target: nothing for root, sudo for everybody else.
 ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help setup build demo test lint doc deny bench bench-peers fuzz bpf bpf-check test-zerocopy install clean
+.PHONY: help setup build demo test lint doc package deny bench bench-peers fuzz bpf bpf-check test-zerocopy install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ lint: setup ## Format and clippy, warnings are errors
 
 doc: setup ## API documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+
+package: setup ## Pack every crate, and build each from its package
+	$(CARGO) package --locked --workspace
 
 deny: ## Licences and bans (needs cargo-deny)
 	$(CARGO) deny check licenses bans sources

@@ -2,6 +2,7 @@
 //! packet I/O of its own uses instead.
 
 use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime};
@@ -10,6 +11,7 @@ use parking_lot::Mutex;
 use portcullis_dataplane::clock::{Clock, Monotonic};
 use portcullis_dataplane::pipeline::{self, Lane};
 use portcullis_dataplane::verdict::RuleId;
+use portcullis_dataplane::worker::{self, Worker};
 use portcullis_identity_table::endpoint::ClusterState;
 use portcullis_policy::explain::{Explanation, explain};
 use portcullis_policy::model::PolicySet;
@@ -275,13 +277,27 @@ impl Engine {
 
     /// A descriptor that becomes readable when events wait: for poll, epoll and the like. Reading
     /// the events ([`Engine::events`]) makes it unreadable again.
-    pub fn event_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    pub fn event_fd(&self) -> BorrowedFd<'_> {
         self.0.bell.fd()
     }
 
     /// What was counted since the start, over all judges and workers.
     pub fn totals(&self) -> Totals {
         Totals::of(&self.0)
+    }
+
+    /// A worker for wires between ports of one's own: anything that is a
+    /// [`Port`](portcullis_dataplane::port::Port). Add wires, move it to a thread,
+    /// [`Worker::run`]. It judges, counts and tells like those of a firewall, and on the engine's
+    /// clock.
+    ///
+    /// # Errors
+    /// [`Error::System`]: no more file descriptors.
+    pub fn worker(&self, config: worker::Config) -> Result<Worker, Error> {
+        let worker = Worker::new(config, self.lane())
+            .map_err(|e| Error::System("cannot make a worker", e))?;
+        // One clock for workers and changes: records are named by the time they carry.
+        Ok(worker.with_clock(Arc::clone(&self.0.clock)))
     }
 
     /// A lane for a worker, counted and read like all others.
@@ -300,6 +316,13 @@ impl Engine {
         // Under the lock, so that the times of changes ascend.
         change(&mut control, self.0.clock.now())?;
         Ok(Applied::of(&control))
+    }
+}
+
+/// Readable when events wait; see [`Engine::event_fd`].
+impl AsFd for Engine {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event_fd()
     }
 }
 

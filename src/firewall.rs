@@ -1,7 +1,7 @@
 //! A running firewall: interfaces and workers around an [`Engine`].
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::thread::JoinHandle;
 
 use portcullis_dataplane::pipeline;
@@ -192,6 +192,13 @@ impl Deref for Firewall {
     }
 }
 
+/// Readable when events wait; see [`Engine::event_fd`].
+impl AsFd for Firewall {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.engine.event_fd()
+    }
+}
+
 impl Drop for Firewall {
     fn drop(&mut self) {
         for worker in &self.workers {
@@ -254,10 +261,7 @@ fn share_out(
     let share = pool.available() / queues;
     let mut workers = Vec::with_capacity(count);
     for _ in 0..count {
-        let worker = Worker::new(config.worker, engine.lane())
-            .map_err(|e| Error::System("cannot make a worker", e))?;
-        // One clock for workers and changes: records are named by the time they carry.
-        workers.push(worker.with_clock(Arc::clone(&engine.0.clock)));
+        workers.push(engine.worker(config.worker)?);
     }
     for (queue, (a_port, b_port)) in a.ports.into_iter().zip(b.ports).enumerate() {
         let name = format!("{}:{} queue {queue}", a.name, b.name);

@@ -38,6 +38,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+//!
+//! # Features
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `xdp` | yes | [`Firewall`], AF_XDP ports and the XDP program's loader: Linux, and to build it a C compiler, clang, m4, libelf and zlib headers |
+//!
+//! Without it nothing is compiled by another compiler than Rust's, and everything else is the same.
+//! Minimum supported Rust version: 1.89. What a release may change: `docs/semver.md`.
+//!
+//! # Threads and event loops
+//! [`Engine`] and [`Firewall`] are `Send` and `Sync` and take `&self`: changes wait for each other,
+//! packets wait for nobody. A [`Judge`] is `Send`; make one for each thread. There is no global state
+//! and no async runtime: [`Engine`] and [`Firewall`] are [`AsFd`](std::os::fd::AsFd), readable when
+//! events wait, for whatever loop a program has.
+
 mod control;
 mod endpoints;
 mod engine;

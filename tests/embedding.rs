@@ -349,10 +349,12 @@ fn batches_of_any_length_and_shape() {
 
 #[test]
 fn the_descriptor_is_readable_while_events_wait() {
+    use std::os::fd::AsFd;
+
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     let engine = engine(WEB_TO_DB);
     let ready = || {
-        let mut fds = [PollFd::new(engine.event_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(engine.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO).unwrap() == 1
     };
     let mut judge = engine.judge();
