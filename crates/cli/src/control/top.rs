@@ -18,6 +18,7 @@ pub(crate) struct Top {
 
 /// Two workloads and what one wanted of the other.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Pair {
     pub(crate) source: String,
     pub(crate) destination: String,

@@ -183,13 +183,13 @@ fn pairs(frame: &mut Frame<'_>, area: Rect, state: &State, paint: &Paint, focus:
     // Denied pairs carry no bytes: their rate is of attempts.
     let (sum, rate) = if denied { ("", "/s") } else { ("bytes", "rate") };
     let widths = [
-        Constraint::Fill(3),
-        Constraint::Fill(3),
+        Constraint::Fill(4),
+        Constraint::Fill(4),
         Constraint::Length(9),
         Constraint::Length(6),
         Constraint::Length(if denied { 0 } else { 9 }),
         Constraint::Length(if denied { 5 } else { 8 }),
-        Constraint::Fill(if denied { 5 } else { 3 }),
+        Constraint::Fill(if denied { 6 } else { 5 }),
     ];
     let head = ["from", "to", "service", "flows", sum, rate, "decided by"];
     let row = |(pair, rate): &(&Pair, f64)| {
