@@ -172,8 +172,8 @@ fn print_text(
         );
         if let Some(pods) = stand_in {
             text += &format!(
-                "no --cluster was given: that is proved for a cluster made up of {pods} pods, one for \
-                 each selector; give --cluster for findings and a proof about your own\n"
+                "no --cluster was given: that is proved for a made-up cluster with somebody for each \
+                 selector (pods: {pods}); give --cluster for findings and a proof about your own\n"
             );
         }
     }

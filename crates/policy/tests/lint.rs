@@ -230,3 +230,19 @@ fn without_a_cluster_only_the_documents_count() {
     let codes: Vec<Code> = lint(&policies, None).unwrap().iter().map(|f| f.code).collect();
     assert_eq!(codes, [Code::AllowAll]);
 }
+
+#[test]
+fn networks_of_both_families_in_one_rule() {
+    let warnings = |rule: &str| {
+        let text = format!(
+            "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: g}}\n\
+             spec: {{selector: all(), ingress: [{{action: Allow, {rule}}}]}}\n"
+        );
+        parse_policies(&[Source::new("f", text)]).unwrap().warnings.len()
+    };
+    assert_eq!(warnings("source: {nets: [10.0.0.0/8, 'fd00::/8']}"), 1);
+    assert_eq!(warnings("source: {nets: [10.0.0.0/8]}, destination: {notNets: ['fd00::/8']}"), 1);
+    assert_eq!(warnings("ipVersion: 4, source: {nets: ['fd00::/8']}"), 1);
+    assert_eq!(warnings("ipVersion: 6, source: {nets: ['fd00::/8']}"), 0);
+    assert_eq!(warnings("source: {nets: [10.0.0.0/8]}, destination: {nets: [11.0.0.0/8]}"), 0);
+}

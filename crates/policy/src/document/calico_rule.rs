@@ -6,7 +6,7 @@ use portcullis_identity_table::Selector;
 use super::calico_scope::{self, NamedSet, Of};
 use super::decode::{Fields, Reader};
 use super::object::{self, PrefixForm, all, not, one_of};
-use super::tree::{Node, Value, shorten};
+use super::tree::{Node, Position, Value, shorten};
 use crate::model::{
     Action, Icmp, IpVersion, Match, PortMatch, PortSpec, ProtocolMatch, Rule, Traffic,
 };
@@ -70,6 +70,7 @@ fn rule(item: &Node, around: &Surroundings<'_>, reader: &mut Reader<'_>) -> Opti
     let destination = entity(destination_node, "destination", around, reader);
     let (source, destination) = (source?, destination?);
     check_ports(&traffic, [&source, &destination], [source_node, destination_node], reader)?;
+    check_families(traffic.ip_version, [&source, &destination], reader);
     Some(Rule {
         origin: reader.origin(item.at),
         name: None,
@@ -202,6 +203,8 @@ fn check_icmp(
 struct Entity {
     who: Match,
     ports: PortMatch,
+    /// The families of all networks it names, in either field, and where.
+    families: Vec<(IpVersion, Position)>,
 }
 
 fn entity(
@@ -211,14 +214,16 @@ fn entity(
     reader: &mut Reader<'_>,
 ) -> Option<Entity> {
     let Some(node) = node else {
-        return Some(Entity { who: Match::Any, ports: PortMatch::default() });
+        let (ports, families) = (PortMatch::default(), Vec::new());
+        return Some(Entity { who: Match::Any, ports, families });
     };
     let mut fields = reader.fields(node, what)?;
     refuse_unsupported(&mut fields, &["services"], reader);
     let selectors = Selectors::read(&mut fields, reader);
+    let mut families = Vec::new();
     let mut prefixes = |name, reader: &mut Reader<'_>| match fields.take(name) {
         None => Some(None),
-        Some(node) => nets(node, name, reader).map(Some),
+        Some(node) => nets(node, name, &mut families, reader).map(Some),
     };
     let nets = prefixes("nets", reader);
     let not_nets = prefixes("notNets", reader);
@@ -234,7 +239,7 @@ fn entity(
         parts.push(not(one_of(nets.into_iter().map(Match::Cidr))));
     }
     let ports = PortMatch { any_of: any_of?, none_of: none_of? };
-    Some(Entity { who: all(parts), ports })
+    Some(Entity { who: all(parts), ports, families })
 }
 
 /// The fields of an entity that select by labels.
@@ -373,12 +378,22 @@ pub(crate) fn is_empty(node: &Node) -> bool {
     matches!(&node.value, Value::Quoted(text) if text.trim().is_empty())
 }
 
-fn nets(node: &Node, what: &str, reader: &mut Reader<'_>) -> Option<Vec<IpNet>> {
-    let read: Vec<_> = reader
-        .list(node, what)?
-        .iter()
-        .map(|item| object::prefix(item, PrefixForm::CidrOrAddress, reader))
-        .collect();
+fn nets(
+    node: &Node,
+    what: &str,
+    families: &mut Vec<(IpVersion, Position)>,
+    reader: &mut Reader<'_>,
+) -> Option<Vec<IpNet>> {
+    let mut read = Vec::new();
+    for item in reader.list(node, what)? {
+        let net = object::prefix(item, PrefixForm::CidrOrAddress, reader);
+        let family = |net: IpNet| match net {
+            IpNet::V4(_) => IpVersion::V4,
+            IpNet::V6(_) => IpVersion::V6,
+        };
+        families.extend(net.map(|net| (family(net), item.at)));
+        read.push(net);
+    }
     let nets = read.into_iter().collect::<Option<Vec<_>>>()?;
     if nets.is_empty() {
         reader.error(node.at, format!("{what} is empty: leave it out, or name a network"));
@@ -430,6 +445,26 @@ fn port(item: &Node, reader: &mut Reader<'_>) -> Option<PortSpec> {
     let name = text.len() <= 128
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
     if name { Some(PortSpec::Named(text.clone())) } else { refuse() }
+}
+
+/// Calico's API server wants all networks of a rule to be of one family, that of its ipVersion if it
+/// has one. What such a rule means is plain all the same, so it is not refused here.
+fn check_families(ip_version: Option<IpVersion>, entities: [&Entity; 2], reader: &mut Reader<'_>) {
+    let mut families = entities.into_iter().flat_map(|entity| &entity.families);
+    let Some(first) = ip_version.or_else(|| families.clone().next().map(|(family, _)| *family))
+    else {
+        return;
+    };
+    if let Some((_, at)) = families.find(|(family, _)| *family != first) {
+        let message = match ip_version {
+            Some(IpVersion::V4) => "the rule has ipVersion 4: it never matches this IPv6 network",
+            Some(IpVersion::V6) => "the rule has ipVersion 6: it never matches this IPv4 network",
+            None => {
+                "networks of both IPv4 and IPv6 in one rule: Calico refuses that, make two of it"
+            }
+        };
+        reader.warn(*at, message);
+    }
 }
 
 /// Ports need a protocol that has them.

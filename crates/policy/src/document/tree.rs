@@ -10,6 +10,9 @@ pub(crate) const MAX_DEPTH: usize = 64;
 /// The most nodes in one document: a list of a million networks, or 50,000 pods, fits.
 pub(crate) const MAX_NODES: usize = 4_000_000;
 
+/// The most keys of one mapping; annotations, the largest there are, end at 256 KiB.
+pub(crate) const MAX_KEYS: usize = 1 << 16;
+
 /// A value and where it begins.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Node {
@@ -151,6 +154,12 @@ impl Builder {
             return Err(SyntaxError::new(
                 key.at,
                 format!("duplicate key {:?}", shorten(&key.text)),
+            ));
+        }
+        if entries.len() >= MAX_KEYS {
+            return Err(SyntaxError::new(
+                key.at,
+                format!("a mapping of more than {MAX_KEYS} keys"),
             ));
         }
         *awaited = Some(key);
