@@ -157,6 +157,91 @@ fn readers_see_whole_updates() {
     }
 }
 
+/// Rules of which the first hides all others, and headers for each of the others.
+fn hidden(count: u32) -> (RuleSet, Vec<Header>) {
+    let rules = std::iter::once(Rule::any(u32::MAX).protocol(17));
+    let rules = rules.chain((0..count).map(|host| host_rule(host, host))).collect();
+    let header = |host| Header::v4([1, 2, 3, 4], 0x0a00_0000 + host, 17, 1, 1);
+    (RuleSet::new(rules).unwrap(), (0..count).map(header).collect())
+}
+
+/// Deleting a rule that hides more others than the delta table takes waits for the rebuild, and so
+/// does one whose others have too many shapes; either is in force when the call returns.
+#[test]
+fn a_deleted_rule_shows_what_it_hid() {
+    let few_shapes = meta::Config::default().tuple(tuple::Config::default().max_shapes(0));
+    for (count, config) in
+        [(200, meta::Config::default()), (1500, meta::Config::default()), (200, few_shapes)]
+    {
+        let (rules, headers) = hidden(count);
+        let meta = meta::Builder::new().configure(config).build(&rules).unwrap();
+        let found = |meta: &meta::Meta| -> Vec<Option<u32>> {
+            let mut found = vec![None; headers.len()];
+            meta.lookup_batch(&headers, &mut meta::Scratch::default(), &mut found);
+            found.into_iter().map(|found| found.map(|found| found.action)).collect()
+        };
+        assert!(found(&meta).iter().all(|action| *action == Some(u32::MAX)));
+        meta.remove(RuleHandle::new(0)).unwrap();
+        assert!(meta.remove(RuleHandle::new(0)).is_err(), "deleted once");
+        let expected: Vec<Option<u32>> = (0..count).map(Some).collect();
+        assert_eq!(found(&meta), expected, "{count} rules");
+        // Some of those that may stand in for it go as well, right away.
+        for host in (0..count).step_by(7) {
+            meta.remove(RuleHandle::new(u64::from(host) + 1)).unwrap();
+        }
+        let expected: Vec<Option<u32>> =
+            (0..count).map(|host| (host % 7 != 0).then_some(host)).collect();
+        assert_eq!(found(&meta), expected, "{count} rules, less some");
+        meta.settle().unwrap();
+        assert_eq!(found(&meta), expected, "{count} rules, compiled anew");
+    }
+}
+
+/// While compiled rules are deleted one after the other, readers find for each header the rule or
+/// the one that it hid, never none, and never the old one again.
+#[test]
+fn readers_always_find_what_stands_in() {
+    let hosts = 300u32;
+    let rules = (0..hosts).map(|host| host_rule(host, host));
+    let rules = rules.chain((0..hosts).map(|host| host_rule(host, hosts + host))).collect();
+    let meta = meta::Builder::new().build(&RuleSet::new(rules).unwrap()).unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let (meta, done) = (meta.clone(), Arc::clone(&done));
+            std::thread::spawn(move || {
+                let header = |host| Header::v4([1, 2, 3, 4], 0x0a00_0000 + host, 17, 1, 1);
+                let headers: Vec<Header> = (0..hosts).map(header).collect();
+                let mut found = vec![None; headers.len()];
+                let mut before = vec![0; headers.len()];
+                let mut rounds = 0u32;
+                while !done.load(Ordering::Relaxed) || rounds == 0 {
+                    meta.lookup_batch(&headers, &mut meta::Scratch::default(), &mut found);
+                    for ((host, found), before) in (0..hosts).zip(&found).zip(&mut before) {
+                        let action = found.expect("one of two rules").action;
+                        assert!(action % hosts == host && action >= *before, "{action} {before}");
+                        *before = action;
+                    }
+                    rounds += 1;
+                }
+                before
+            })
+        })
+        .collect();
+    for host in 0..hosts {
+        meta.remove(RuleHandle::new(host.into())).unwrap();
+        if host % 50 == 0 {
+            meta.settle().unwrap();
+        }
+    }
+    done.store(true, Ordering::Relaxed);
+    for reader in readers {
+        reader.join().unwrap();
+    }
+    meta.settle().unwrap();
+    assert_eq!(meta.verify().unwrap(), meta::Proof::Regions);
+}
+
 #[test]
 fn a_failed_replacement_leaves_the_old_rules() {
     let config = meta::Config::default()

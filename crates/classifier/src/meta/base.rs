@@ -32,6 +32,29 @@ pub enum Engine {
     Tuple,
 }
 
+/// What [`Meta::verify`](super::Meta::verify) has shown of the compiled rules.
+///
+/// ```
+/// use portcullis_classifier::meta::{self, Proof};
+/// use portcullis_classifier::{PortRange, Rule, RuleSet};
+///
+/// let rule = |port| Rule::any(0).destination_ports(PortRange::exact(port));
+/// let many = meta::Builder::new().build(&RuleSet::new((0..100).map(rule).collect()).unwrap());
+/// assert_eq!(many.unwrap().verify(), Ok(Proof::Regions));
+/// let few = meta::Builder::new().build(&RuleSet::new((0..3).map(rule).collect()).unwrap());
+/// assert_eq!(few.unwrap().verify(), Ok(Proof::List), "three rules are not compiled");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Proof {
+    /// A tree: every region of it answers as the list does.
+    Regions,
+    /// Hash tables: a lookup comes by every rule, and by nothing else.
+    Entries,
+    /// The list itself is searched, rule by rule: nothing is compiled, so there is nothing to prove.
+    List,
+}
+
 #[derive(Debug)]
 enum Compiled {
     Linear(linear::Linear),
@@ -95,9 +118,6 @@ pub(super) struct Base {
     compiled: Compiled,
     pub(super) rules: RuleSet,
     order: Order,
-    /// A bit for each rule.
-    deleted: Box<[AtomicU64]>,
-    deletions: AtomicU32,
     pub(super) choice: Choice,
 }
 
@@ -107,14 +127,14 @@ impl Base {
         let order = Order::new(&named);
         let rules = RuleSet::new(named.into_iter().map(|named| named.rule).collect())?;
         let (compiled, choice) = compile(&rules, config)?;
-        let words = rules.len().div_ceil(64);
-        let deleted = (0..words).map(|_| AtomicU64::new(0)).collect();
-        Ok(Self { compiled, rules, order, deleted, deletions: AtomicU32::new(0), choice })
+        Ok(Self { compiled, rules, order, choice })
     }
 
-    /// The first rule that matches and is not deleted, for each header.
+    /// The first rule that matches, for each header; none where that one is deleted. The compiled
+    /// form need not hold what the deleted rule hides: the delta table does, see `standin`.
     pub(super) fn lookup_batch(
         &self,
+        deleted: &Deleted,
         headers: &[Header],
         scratch: &mut tree::Scratch,
         ids: &mut [Option<RuleId>],
@@ -123,16 +143,13 @@ impl Base {
             Compiled::Tree(tree) => tree.lookup_batch(headers, scratch, ids),
             _ => headers.iter().zip(&mut *ids).for_each(|(header, id)| *id = self.one(header)),
         }
-        if self.deletions.load(Ordering::Acquire) > 0 {
-            for (header, id) in headers.iter().zip(ids) {
-                *id = id.and_then(|id| self.alive_from(id, header));
-            }
-        }
+        deleted.sift(ids);
     }
 
     /// The same for IPv4 5-tuples.
     pub(super) fn lookup_tuples(
         &self,
+        deleted: &Deleted,
         tuples: &[TupleV4],
         scratch: &mut tree::Scratch,
         ids: &mut [Option<RuleId>],
@@ -143,21 +160,12 @@ impl Base {
                 tuples.iter().zip(&mut *ids).for_each(|(tuple, id)| *id = self.one(&tuple.header()))
             }
         }
-        if self.deletions.load(Ordering::Acquire) > 0 {
-            for (tuple, id) in tuples.iter().zip(ids) {
-                *id = id.and_then(|id| self.alive_from(id, &tuple.header()));
-            }
-        }
+        deleted.sift(ids);
     }
 
-    /// The first rule that matches and is not deleted.
-    pub(super) fn lookup(&self, header: &Header) -> Option<RuleId> {
-        let id = self.one(header)?;
-        if self.deletions.load(Ordering::Acquire) == 0 {
-            Some(id)
-        } else {
-            self.alive_from(id, header)
-        }
+    /// The first rule that matches; none when that one is deleted.
+    pub(super) fn lookup(&self, deleted: &Deleted, header: &Header) -> Option<RuleId> {
+        self.one(header).filter(|id| !deleted.holds(id.index()))
     }
 
     fn one(&self, header: &Header) -> Option<RuleId> {
@@ -191,24 +199,26 @@ impl Base {
     }
 
     /// Rules that are not deleted.
-    pub(super) fn alive(&self) -> impl Iterator<Item = Named> {
-        self.rules.iter().filter(|(id, _)| !self.is_deleted(id.index())).map(|(id, rule)| {
-            let (priority, found) = self.order.found(id);
-            Named { priority, handle: found.rule, rule: rule.clone() }
-        })
+    pub(super) fn alive<'a>(&'a self, deleted: &'a Deleted) -> impl Iterator<Item = Named> + 'a {
+        let alive = self.rules.iter().filter(|(id, _)| !deleted.holds(id.index()));
+        alive.map(|(id, rule)| self.named(id, rule))
     }
 
-    /// Marks a rule. Lookups that start later do not find it.
-    pub(super) fn delete(&self, place: usize) {
-        let bit = 1 << (place % 64);
-        let word = &self.deleted[place / 64];
-        if word.fetch_or(bit, Ordering::Release) & bit == 0 {
-            self.deletions.fetch_add(1, Ordering::Release);
-        }
+    /// Rules that the rule at `place` may hide: later ones that a header can match as well.
+    pub(super) fn hidden_by<'a>(
+        &'a self,
+        place: usize,
+        deleted: &'a Deleted,
+    ) -> impl Iterator<Item = Named> + 'a {
+        let hiding = &self.rules.rules()[place];
+        let later = self.rules.iter().skip(place + 1);
+        let hidden = later.filter(|(id, rule)| hiding.can_meet(rule) && !deleted.holds(id.index()));
+        hidden.map(|(id, rule)| self.named(id, rule))
     }
 
-    pub(super) fn deletions(&self) -> usize {
-        self.deletions.load(Ordering::Acquire) as usize
+    fn named(&self, id: RuleId, rule: &Rule) -> Named {
+        let (priority, found) = self.order.found(id);
+        Named { priority, handle: found.rule, rule: rule.clone() }
     }
 
     pub(super) fn memory_usage(&self) -> usize {
@@ -217,33 +227,85 @@ impl Base {
             Compiled::Tree(tree) => tree.memory_usage(),
             Compiled::Tuple(tuple) => tuple.memory_usage(),
         };
-        engine + self.order.memory_usage() + size_of_val(&*self.deleted)
+        engine + self.order.memory_usage()
     }
 
-    pub(super) fn verify(&self) -> Result<(), tree::Mismatch> {
+    /// Proves what there is to prove.
+    pub(super) fn verify(&self) -> Result<Proof, tree::Mismatch> {
+        let missing = |expected| tree::Mismatch { header: None, expected, found: None };
         match &self.compiled {
-            Compiled::Tree(tree) => tree.verify(),
-            _ => Ok(()),
+            Compiled::Tree(tree) if *tree.rules() == self.rules => {
+                tree.verify().map(|()| Proof::Regions)
+            }
+            Compiled::Linear(linear) if *linear.rules() == self.rules => Ok(Proof::List),
+            Compiled::Tuple(tuple) if tuple.is_of(&self.rules) => match tuple.verify() {
+                Ok(()) => Ok(Proof::Entries),
+                Err(rule) => Err(missing(
+                    rule.and_then(|rule| u32::try_from(rule.as_u64()).ok()).and_then(RuleId::new),
+                )),
+            },
+            _ => Err(missing(None)),
         }
     }
 
-    fn is_deleted(&self, place: usize) -> bool {
-        self.deleted[place / 64].load(Ordering::Acquire) >> (place % 64) & 1 == 1
+    /// Cache lines that a lookup touches at most.
+    pub(super) fn worst_case_touches(&self) -> usize {
+        match &self.compiled {
+            Compiled::Linear(_) => self.rules.len() * (size_of::<Rule>().div_ceil(64) + 1),
+            Compiled::Tree(tree) => tree.worst_case_touches(),
+            Compiled::Tuple(tuple) => tuple.worst_case_touches(),
+        }
+    }
+}
+
+/// Which rules of a base have been deleted since it was compiled. Bits are set, never cleared.
+#[derive(Debug)]
+pub(super) struct Deleted {
+    bits: Box<[AtomicU64]>,
+    count: AtomicU32,
+}
+
+impl Deleted {
+    /// None of `rules` rules.
+    pub(super) fn none(rules: usize) -> Self {
+        let bits = (0..rules.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        Self { bits, count: AtomicU32::new(0) }
     }
 
-    /// `found`, or the next rule that matches if it is deleted. The compiled form holds no rules
-    /// that the deleted one hides, so the rest of the list is tried one by one; that is why a
-    /// deletion starts a rebuild at once.
-    fn alive_from(&self, found: RuleId, header: &Header) -> Option<RuleId> {
-        if !self.is_deleted(found.index()) {
-            return Some(found);
+    /// The same rules, apart from what is deleted from now on.
+    pub(super) fn copy(&self) -> Self {
+        let bits = self.bits.iter().map(|bits| AtomicU64::new(bits.load(Ordering::Acquire)));
+        Self { bits: bits.collect(), count: AtomicU32::new(self.count.load(Ordering::Acquire)) }
+    }
+
+    /// Marks a rule. Lookups that start later do not find it; those that see the mark see everything
+    /// that was written before.
+    pub(super) fn mark(&self, place: usize) {
+        let bit = 1 << (place % 64);
+        if self.bits[place / 64].fetch_or(bit, Ordering::Release) & bit == 0 {
+            self.count.fetch_add(1, Ordering::Release);
         }
-        let rest = &self.rules.rules()[found.index() + 1..];
-        let next = rest
-            .iter()
-            .zip(found.index() + 1..)
-            .find(|(rule, place)| rule.matches(header) && !self.is_deleted(*place));
-        next.and_then(|(_, place)| u32::try_from(place).ok()).and_then(RuleId::new)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::Acquire) as usize
+    }
+
+    fn holds(&self, place: usize) -> bool {
+        self.bits[place / 64].load(Ordering::Acquire) >> (place % 64) & 1 == 1
+    }
+
+    /// Takes the deleted out.
+    fn sift(&self, ids: &mut [Option<RuleId>]) {
+        if self.count() > 0 {
+            for id in ids {
+                *id = id.filter(|id| !self.holds(id.index()));
+            }
+        }
+    }
+
+    pub(super) fn memory_usage(&self) -> usize {
+        size_of_val(&*self.bits)
     }
 }
 

@@ -4,9 +4,10 @@
 
 mod base;
 mod config;
+mod standin;
 mod writer;
 
-pub use base::{Choice, Engine};
+pub use base::{Choice, Engine, Proof};
 pub use config::Config;
 
 use std::sync::{Arc, Condvar, Mutex};
@@ -18,7 +19,7 @@ use crate::header::{Header, TupleV4};
 use crate::rule::{Rule, RuleId, RuleSet};
 use crate::tree::{self, Mismatch};
 use crate::tuple::{Filling, Generation, Match, Priority, RuleHandle};
-use base::{Base, Named};
+use base::{Base, Deleted, Named};
 use writer::Writer;
 
 /// Headers looked up between two looks at the result.
@@ -51,7 +52,7 @@ impl Builder {
         let base = Arc::new(Base::new(named(rules, 0), &self.config)?);
         let (generation, filling) = Filling::empty(&self.config.tuple);
         let writer = Writer::new(&base, filling, rules.len() as u64);
-        let state = State { base, delta: Arc::new(generation) };
+        let state = State::new(base, generation);
         let shared = Shared {
             config: self.config,
             state: ArcSwap::from_pointee(state),
@@ -76,6 +77,21 @@ fn named(rules: &RuleSet, first: u64) -> Vec<Named> {
 struct State {
     base: Arc<Base>,
     delta: Arc<Generation>,
+    /// Belongs to this state alone: what hides behind a rule that is marked is in `delta`.
+    deleted: Deleted,
+}
+
+impl State {
+    /// A base of which nothing has been deleted.
+    fn new(base: Arc<Base>, delta: Generation) -> Self {
+        let deleted = Deleted::none(base.rules.len());
+        Self { base, delta: Arc::new(delta), deleted }
+    }
+
+    /// The same with another delta table.
+    fn with_delta(&self, delta: Generation) -> Self {
+        Self { base: self.base.clone(), delta: Arc::new(delta), deleted: self.deleted.copy() }
+    }
 }
 
 #[derive(Debug)]
@@ -123,7 +139,7 @@ impl Meta {
     #[must_use]
     pub fn lookup(&self, header: &Header) -> Option<Match> {
         let state = self.shared.state.load();
-        let mut best = state.base.lookup(header).map(|id| state.base.found(id));
+        let mut best = state.base.lookup(&state.deleted, header).map(|id| state.base.found(id));
         state.delta.lookup(header, &mut best);
         best.map(|(_, found)| found)
     }
@@ -140,13 +156,13 @@ impl Meta {
     ) {
         assert_eq!(headers.len(), found.len(), "one answer a header");
         let state = self.shared.state.load();
-        let untouched = state.delta.is_untouched();
         let mut ids = [None; CHUNK];
         for (headers, found) in headers.chunks(CHUNK).zip(found.chunks_mut(CHUNK)) {
             let ids = &mut ids[..headers.len()];
             ids.fill(None);
-            state.base.lookup_batch(headers, &mut scratch.tree, ids);
-            if untouched {
+            state.base.lookup_batch(&state.deleted, headers, &mut scratch.tree, ids);
+            // Asked afterwards: what a rule deleted meanwhile has hidden is in the table by then.
+            if state.delta.is_untouched() {
                 state.base.matches(ids, found);
                 continue;
             }
@@ -170,12 +186,12 @@ impl Meta {
     ) {
         assert_eq!(tuples.len(), found.len(), "one answer a tuple");
         let state = self.shared.state.load();
-        let untouched = state.delta.is_untouched();
         let mut ids = [None; CHUNK];
         for (tuples, found) in tuples.chunks(CHUNK).zip(found.chunks_mut(CHUNK)) {
             let ids = &mut ids[..tuples.len()];
-            state.base.lookup_tuples(tuples, &mut scratch.tree, ids);
-            if untouched {
+            state.base.lookup_tuples(&state.deleted, tuples, &mut scratch.tree, ids);
+            // Asked afterwards: what a rule deleted meanwhile has hidden is in the table by then.
+            if state.delta.is_untouched() {
                 state.base.matches(ids, found);
                 continue;
             }
@@ -197,15 +213,38 @@ impl Meta {
     #[must_use]
     pub fn memory_usage(&self) -> usize {
         let state = self.shared.state.load();
-        state.base.memory_usage() + state.delta.memory_usage()
+        state.base.memory_usage() + state.delta.memory_usage() + state.deleted.memory_usage()
     }
 
-    /// Proves that the compiled part answers as its rules do: see [`tree::Tree::verify`].
+    /// Proves that the compiled part answers as its rules do, and says how: see
+    /// [`tree::Tree::verify`] and [`tuple::Tuple::verify`](crate::tuple::Tuple::verify). What waits in
+    /// the delta table is not looked at.
     ///
     /// # Errors
     /// [`Mismatch`].
-    pub fn verify(&self) -> Result<(), Mismatch> {
+    pub fn verify(&self) -> Result<Proof, Mismatch> {
         self.shared.state.load().base.verify()
+    }
+
+    /// Cache lines (64 bytes) that a lookup touches in the worst case, whatever the header: those of
+    /// the compiled rules, and of the delta table with the shapes of rules that are in it now. The
+    /// table's [`max_shapes`](crate::tuple::Config::max_shapes) and
+    /// [`max_chain`](crate::tuple::Config::max_chain) bound that whatever is inserted or deleted.
+    ///
+    /// ```
+    /// use portcullis_classifier::{Rule, RuleSet, meta, tuple};
+    ///
+    /// let rules = RuleSet::new((0..100).map(|n| Rule::any(n).protocol(n as u8)).collect()).unwrap();
+    /// let meta = meta::Builder::new().build(&rules).unwrap();
+    /// let compiled = meta.worst_case_touches();
+    /// meta.insert(tuple::Priority::new(0), Rule::any(1)).unwrap();
+    /// assert!(meta.worst_case_touches() > compiled);
+    /// ```
+    #[must_use]
+    pub fn worst_case_touches(&self) -> usize {
+        let state = self.shared.state.load();
+        let delta = state.delta.touches(self.shared.config.tuple.max_chain_limit());
+        state.base.worst_case_touches() + delta
     }
 
     /// Inserts a rule.
@@ -218,10 +257,16 @@ impl Meta {
         writer::insert(&self.shared, priority, rule)
     }
 
-    /// Deletes a rule.
+    /// Deletes a rule; lookups that start after this returns do not find it.
+    ///
+    /// A rule that was compiled may hide later ones; those are put into the delta table first, which
+    /// takes a comparison for each rule. When they are more than 1,024, or too many for the table's
+    /// limits, this waits until all rules are compiled anew (about 60 ms for 100,000): lookups never
+    /// take longer than [`worst_case_touches`](Self::worst_case_touches) says.
     ///
     /// # Errors
-    /// [`Error::UnknownRule`].
+    /// [`Error::UnknownRule`]; or, if it has to wait, why the rebuild failed. The rule is in force
+    /// then.
     pub fn remove(&self, handle: RuleHandle) -> Result<(), Error> {
         writer::remove(&self.shared, handle)
     }

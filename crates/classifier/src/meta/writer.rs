@@ -4,10 +4,10 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ahash::HashMap;
+use ahash::{HashMap, HashSet};
 
-use super::base::{Base, Named};
-use super::{Shared, State, named};
+use super::base::{Base, Deleted, Named};
+use super::{Shared, State, named, standin};
 use crate::Error;
 use crate::rule::{Rule, RuleSet};
 use crate::tuple::{Filling, Generation, Priority, RuleHandle};
@@ -26,8 +26,12 @@ pub(super) struct Writer {
     /// Places of the rules of the base.
     places: HashMap<RuleHandle, u32>,
     next: u64,
+    /// Rules that the next rebuild leaves out, because their deletion waits for it.
+    leaving: HashSet<RuleHandle>,
     /// What changed since the running rebuild took its rules.
     log: Option<Vec<Change>>,
+    /// Counts rebuilds that have ended.
+    rebuilds: u64,
     /// Counts replacements: a rebuild of rules that were replaced meanwhile is thrown away.
     era: u64,
     failed: Option<Error>,
@@ -42,7 +46,16 @@ enum Change {
 impl Writer {
     pub(super) fn new(base: &Base, filling: Filling, next: u64) -> Self {
         let places = base.handles().collect();
-        Self { filling, places, next, log: None, era: 0, failed: None }
+        Self {
+            filling,
+            places,
+            next,
+            leaving: HashSet::default(),
+            log: None,
+            rebuilds: 0,
+            era: 0,
+            failed: None,
+        }
     }
 }
 
@@ -69,9 +82,7 @@ pub(super) fn insert(
             let (delta, mut filling) = writer.filling.grown(&shared.config.tuple)?;
             filling.insert(&delta, handle, priority, rule.clone())?;
             writer.filling = filling;
-            shared
-                .state
-                .store(Arc::new(State { base: state.base.clone(), delta: Arc::new(delta) }));
+            shared.state.store(Arc::new(state.with_delta(delta)));
         }
         other => other?,
     }
@@ -85,17 +96,84 @@ pub(super) fn insert(
 
 pub(super) fn remove(shared: &Arc<Shared>, handle: RuleHandle) -> Result<(), Error> {
     let mut writer = lock(shared);
+    while let Some(&place) = writer.places.get(&handle) {
+        if hide(shared, &mut writer, place as usize) {
+            writer.places.remove(&handle);
+            writer.leaving.remove(&handle);
+            // It may have stood in for another.
+            let state = shared.state.load();
+            writer.filling.remove(&state.delta, handle);
+            return logged(shared, writer, Change::Delete(handle));
+        }
+        writer = left_out(shared, writer, handle)?;
+        if !writer.places.contains_key(&handle) {
+            return Ok(());
+        }
+    }
     let state = shared.state.load();
     if !writer.filling.remove(&state.delta, handle) {
-        let place = writer.places.remove(&handle);
-        let place = place.ok_or(Error::UnknownRule { handle: handle.as_u64() })?;
-        state.base.delete(place as usize);
+        return Err(Error::UnknownRule { handle: handle.as_u64() });
     }
+    logged(shared, writer, Change::Delete(handle))
+}
+
+fn logged(
+    shared: &Arc<Shared>,
+    mut writer: MutexGuard<'_, Writer>,
+    change: Change,
+) -> Result<(), Error> {
     if let Some(log) = &mut writer.log {
-        log.push(Change::Delete(handle));
+        log.push(change);
     }
     rebuild_if_due(shared, &mut writer);
     Ok(())
+}
+
+/// Marks a compiled rule as deleted, with what it hides in the delta table; whether that has room.
+fn hide(shared: &Shared, writer: &mut Writer, place: usize) -> bool {
+    let state = shared.state.load_full();
+    let (config, filling) = (&shared.config.tuple, &mut writer.filling);
+    let (grown, done) =
+        standin::insert(&state.base, &state.deleted, place, &state.delta, filling, config);
+    let state = match grown {
+        None => state,
+        Some(delta) => {
+            let state = Arc::new(state.with_delta(delta));
+            shared.state.store(state.clone());
+            state
+        }
+    };
+    if done.is_ok() {
+        state.deleted.mark(place);
+    }
+    done.is_ok()
+}
+
+/// Waits for a rebuild, which leaves the rule out if it starts after this.
+fn left_out<'a>(
+    shared: &'a Arc<Shared>,
+    mut writer: MutexGuard<'a, Writer>,
+    handle: RuleHandle,
+) -> Result<MutexGuard<'a, Writer>, Error> {
+    writer.leaving.insert(handle);
+    if writer.log.is_none() {
+        rebuild(shared, &mut writer);
+    }
+    let era = writer.era;
+    let started = writer.rebuilds;
+    while writer.log.is_some() && writer.era == era && writer.rebuilds == started {
+        writer = shared.settled.wait(writer).unwrap_or_else(PoisonError::into_inner);
+    }
+    if writer.places.contains_key(&handle)
+        && let Some(error) = writer.failed.take()
+    {
+        writer.leaving.remove(&handle);
+        return Err(error);
+    }
+    if !writer.places.contains_key(&handle) {
+        writer.leaving.remove(&handle);
+    }
+    Ok(writer)
 }
 
 pub(super) fn replace(shared: &Arc<Shared>, rules: &RuleSet) -> Result<RuleHandle, Error> {
@@ -110,8 +188,9 @@ pub(super) fn replace(shared: &Arc<Shared>, rules: &RuleSet) -> Result<RuleHandl
     let mut writer = lock(shared);
     let next = writer.next;
     let era = writer.era + 1;
-    *writer = Writer { era, ..Writer::new(&base, filling, next) };
-    shared.state.store(Arc::new(State { base, delta: Arc::new(delta) }));
+    let rebuilds = writer.rebuilds + 1;
+    *writer = Writer { era, rebuilds, ..Writer::new(&base, filling, next) };
+    shared.state.store(Arc::new(State::new(base, delta)));
     shared.settled.notify_all();
     Ok(RuleHandle::new(first))
 }
@@ -120,7 +199,7 @@ pub(super) fn settle(shared: &Arc<Shared>) -> Result<(), Error> {
     let mut writer = lock(shared);
     loop {
         if writer.log.is_none() {
-            let clean = writer.filling.len() == 0 && shared.state.load().base.deletions() == 0;
+            let clean = writer.filling.len() == 0 && shared.state.load().deleted.count() == 0;
             if clean {
                 return Ok(());
             }
@@ -137,7 +216,7 @@ pub(super) fn settle(shared: &Arc<Shared>) -> Result<(), Error> {
 /// Starts a rebuild when enough has changed and none is running.
 fn rebuild_if_due(shared: &Arc<Shared>, writer: &mut Writer) {
     let waiting = writer.filling.len();
-    let deleted = shared.state.load().base.deletions();
+    let deleted = shared.state.load().deleted.count();
     // After a failure, wait until the rules have changed a good deal before trying again.
     let patience = if writer.failed.is_some() { 16 } else { 1 };
     let due = waiting >= shared.config.rebuild_after * patience || deleted >= patience;
@@ -152,16 +231,21 @@ fn rebuild(shared: &Arc<Shared>, writer: &mut Writer) {
     let waiting: Vec<(RuleHandle, Priority, Arc<Rule>)> = writer
         .filling
         .rules()
+        // What stands in for deleted rules is in the base.
+        .filter(|(handle, _)| !writer.places.contains_key(handle))
         .map(|(handle, inserted)| (handle, inserted.priority, Arc::clone(&inserted.rule)))
         .collect();
     writer.log = Some(Vec::new());
     writer.failed = None;
     let era = writer.era;
+    let leaving = writer.leaving.clone();
     let for_thread = Arc::clone(shared);
     let thread = std::thread::Builder::new().name("classifier-rebuild".to_owned());
     let spawned = thread.spawn(move || {
         // What is deleted from here on is in the log too, and deleting twice does no harm.
-        let mut rules: Vec<Named> = state.base.alive().collect();
+        let alive = state.base.alive(&state.deleted);
+        let mut rules: Vec<Named> =
+            alive.filter(|named| !leaving.contains(&named.handle)).collect();
         rules.extend(waiting.into_iter().map(|(handle, priority, rule)| Named {
             priority,
             handle,
@@ -202,12 +286,13 @@ fn finish(shared: &Arc<Shared>, mut rules: Vec<Named>, era: u64) {
             drop(writer);
             return give_up(shared, era, error);
         }
-        let Fresh { base, delta, filling, places } = fresh;
+        let Fresh { base, delta, filling, places, deleted } = fresh;
         let unused = std::mem::replace(&mut writer.filling, filling);
         let forgotten = std::mem::replace(&mut writer.places, places);
         writer.log = None;
-        let old =
-            shared.state.swap(Arc::new(State { base: Arc::new(base), delta: Arc::new(delta) }));
+        writer.rebuilds += 1;
+        let state = State { base: Arc::new(base), delta: Arc::new(delta), deleted };
+        let old = shared.state.swap(Arc::new(state));
         rebuild_if_due(shared, &mut writer);
         drop(writer);
         shared.settled.notify_all();
@@ -231,6 +316,7 @@ fn give_up(shared: &Shared, era: u64, error: Error) {
     let mut writer = lock(shared);
     if writer.era == era {
         writer.log = None;
+        writer.rebuilds += 1;
         writer.failed = Some(error);
     }
     shared.settled.notify_all();
@@ -242,13 +328,15 @@ struct Fresh {
     delta: Generation,
     filling: Filling,
     places: HashMap<RuleHandle, u32>,
+    deleted: Deleted,
 }
 
 impl Fresh {
     fn new(base: Base, shared: &Shared) -> Result<Self, Error> {
         let (delta, filling) = Filling::empty(&shared.config.tuple);
         let places = base.handles().collect();
-        Ok(Self { base, delta, filling, places })
+        let deleted = Deleted::none(base.rules.len());
+        Ok(Self { base, delta, filling, places, deleted })
     }
 
     fn catch_up(&mut self, log: Vec<Change>, shared: &Shared) -> Result<(), Error> {
@@ -257,15 +345,30 @@ impl Fresh {
                 Change::Insert(handle, priority, rule) => {
                     self.insert(handle, priority, rule, shared)?
                 }
-                Change::Delete(handle) => {
-                    if !self.filling.remove(&self.delta, handle)
-                        && let Some(place) = self.places.remove(&handle)
-                    {
-                        self.base.delete(place as usize);
-                    }
-                }
+                Change::Delete(handle) => self.delete(handle, shared)?,
             }
         }
+        Ok(())
+    }
+
+    fn delete(&mut self, handle: RuleHandle, shared: &Shared) -> Result<(), Error> {
+        if let Some(place) = self.places.remove(&handle) {
+            let (config, filling) = (&shared.config.tuple, &mut self.filling);
+            let (grown, done) = standin::insert(
+                &self.base,
+                &self.deleted,
+                place as usize,
+                &self.delta,
+                filling,
+                config,
+            );
+            if let Some(grown) = grown {
+                self.delta = grown;
+            }
+            done?;
+            self.deleted.mark(place as usize);
+        }
+        self.filling.remove(&self.delta, handle);
         Ok(())
     }
 

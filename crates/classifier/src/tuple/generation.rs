@@ -46,6 +46,11 @@ impl Generation {
         self.v4.shapes().max(self.v6.shapes())
     }
 
+    /// Cache lines that a lookup touches at most.
+    pub(crate) fn touches(&self, chain: usize) -> usize {
+        self.v4.touches(chain).max(self.v6.touches(chain))
+    }
+
     pub(crate) fn memory_usage(&self) -> usize {
         self.v4.memory_usage() + self.v6.memory_usage()
     }
@@ -85,6 +90,39 @@ impl Filling {
     /// The rules that are in, in no order.
     pub(crate) fn rules(&self) -> impl Iterator<Item = (RuleHandle, &Inserted)> {
         self.alive.iter().map(|(handle, inserted)| (*handle, inserted))
+    }
+
+    /// Whether the rule is in.
+    pub(crate) fn holds(&self, handle: RuleHandle) -> bool {
+        self.alive.contains_key(&handle)
+    }
+
+    /// Rules that the tables have room for; each takes a slot of either family at most.
+    pub(crate) fn room(&self, generation: &Generation) -> usize {
+        let [v4, v6] = self.used;
+        (generation.v4.capacity() - v4).min(generation.v6.capacity() - v6)
+    }
+
+    /// Checks that lookups in `generation` come by each of these rules and by nothing else.
+    ///
+    /// # Errors
+    /// The rule that is missing, or `None` when there is one too many.
+    pub(crate) fn verify(&self, generation: &Generation) -> Result<(), Option<RuleHandle>> {
+        let mut linked = [0, 0];
+        for (handle, Inserted { rule, priority, .. }) in self.rules() {
+            let mut v4: Vec<Entry<2>> = Vec::new();
+            let mut v6: Vec<Entry<4>> = Vec::new();
+            entries(0, rule, WHOLE, &mut v4);
+            entries(0, rule, WHOLE, &mut v6);
+            let found = Match { rule: handle, action: rule.action };
+            if !v4.iter().all(|entry| generation.v4.leads_to(entry, *priority, found))
+                || !v6.iter().all(|entry| generation.v6.leads_to(entry, *priority, found))
+            {
+                return Err(Some(handle));
+            }
+            linked = [linked[0] + v4.len(), linked[1] + v6.len()];
+        }
+        if linked == [generation.v4.linked(), generation.v6.linked()] { Ok(()) } else { Err(None) }
     }
 
     /// Inserts a rule. On an error the tables are as they were, apart from used-up slots;

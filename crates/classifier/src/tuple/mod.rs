@@ -48,6 +48,14 @@ impl Config {
         Self { max_rules: limit, ..self }
     }
 
+    pub(crate) fn max_chain_limit(&self) -> usize {
+        self.max_chain
+    }
+
+    pub(crate) fn max_rules_limit(&self) -> usize {
+        self.max_rules
+    }
+
     /// Shapes of rules at most: a lookup takes a hash for each.
     #[must_use]
     pub fn max_shapes(self, limit: usize) -> Self {
@@ -190,6 +198,37 @@ impl Tuple {
         }
     }
 
+    /// Proves that lookups come by each rule, and by nothing else: looks at all entries. Writers wait
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// The rule that a lookup would miss, or `None` when there is an entry without a rule.
+    ///
+    /// ```
+    /// use portcullis_classifier::{Rule, RuleSet, tuple};
+    ///
+    /// let rules = RuleSet::new(vec![Rule::any(1).protocol(6), Rule::any(0)]).unwrap();
+    /// assert_eq!(tuple::Builder::new().build(&rules).unwrap().verify(), Ok(()));
+    /// ```
+    pub fn verify(&self) -> Result<(), Option<RuleHandle>> {
+        self.writer().filling.verify(&self.current.load())
+    }
+
+    /// Cache lines (64 bytes) that a lookup touches at most, with the shapes that there are now.
+    pub(crate) fn worst_case_touches(&self) -> usize {
+        self.current.load().touches(self.config.max_chain)
+    }
+
+    /// Whether the rule `i` is the one of handle `i`, for all, and there are no others.
+    pub(crate) fn is_of(&self, rules: &RuleSet) -> bool {
+        let writer = self.writer();
+        writer.filling.len() == rules.len()
+            && writer.filling.rules().all(|(handle, inserted)| {
+                let place = usize::try_from(handle.as_u64()).ok();
+                place.and_then(|place| rules.rules().get(place)) == Some(&*inserted.rule)
+            })
+    }
+
     /// Rules in the table.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -223,7 +262,16 @@ impl Tuple {
 impl Filling {
     /// New tables with the rules of these and room for as many again.
     pub(crate) fn grown(&self, config: &Config) -> Result<(Generation, Self), Error> {
-        let capacity = (self.len() * 3).max(FIRST_CAPACITY).next_power_of_two();
+        self.grown_by(0, config)
+    }
+
+    /// The same with room for `more` and as many again.
+    pub(crate) fn grown_by(
+        &self,
+        more: usize,
+        config: &Config,
+    ) -> Result<(Generation, Self), Error> {
+        let capacity = ((self.len() + more) * 3).max(FIRST_CAPACITY).next_power_of_two();
         let (generation, mut filling) = Self::new(capacity, config.max_shapes, config.max_chain);
         for (handle, inserted) in self.rules() {
             filling.insert(&generation, handle, inserted.priority, inserted.rule.clone())?;

@@ -101,6 +101,37 @@ impl<const B: usize> Table<B> {
         }
     }
 
+    /// Whether a lookup of a key in the box of `entry` comes by this very entry: its shape is known,
+    /// and it is linked where the hash of its box leads.
+    pub(super) fn leads_to(&self, entry: &Entry<B>, priority: Priority, found: Match) -> bool {
+        let shape = Shape::of(&entry.bounds);
+        let known = self.shapes.iter().take(self.shapes());
+        let hash = shape.hash(&entry.bounds.low, &self.hasher);
+        let first = self.head(hash).load(Ordering::Acquire);
+        let same = |at: u32| {
+            self.slots[at as usize].node.get().is_some_and(|node| {
+                node.bounds == entry.bounds
+                    && node.residual == entry.residual
+                    && (node.priority, node.found) == (priority, found)
+            })
+        };
+        known.filter_map(OnceLock::get).any(|known| *known == shape) && self.chain(first).any(same)
+    }
+
+    /// Entries that are linked.
+    pub(super) fn linked(&self) -> usize {
+        self.heads.iter().map(|head| self.chain(head.load(Ordering::Acquire)).count()).sum()
+    }
+
+    /// Cache lines that a lookup touches at most, with the shapes that there are and chains of
+    /// `chain` entries: for each shape itself and a head, and for each entry a slot and a residual.
+    pub(super) fn touches(&self, chain: usize) -> usize {
+        let slot = size_of::<Slot<B>>().div_ceil(64) + 1;
+        let residual = size_of::<Residual>().div_ceil(64) + 1;
+        let shape = size_of::<OnceLock<Shape<B>>>().div_ceil(64) + 1;
+        self.shapes() * (shape + 1 + chain.min(self.capacity()) * (slot + residual))
+    }
+
     /// Fills slot number `slot`, which must be fresh, and links it. For one writer at a time.
     pub(super) fn insert(
         &self,

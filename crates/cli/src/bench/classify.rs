@@ -36,6 +36,18 @@ pub(crate) struct Args {
     /// Prove, by walking all regions, that the compiled form answers as the rules do
     #[arg(long)]
     verify: bool,
+    /// What to do about TCP flags and ICMP types in the rules, which no trace carries
+    #[arg(long, value_enum, default_value_t = Beyond::LeaveOut)]
+    beyond_5_tuple: Beyond,
+}
+
+/// Conditions that a trace of 5-tuples cannot meet or miss.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(super) enum Beyond {
+    /// Look up the rules as 5-tuples, as is usual for ClassBench, and say how many that concerns
+    LeaveOut,
+    /// Take no rules that have them
+    Refuse,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -85,8 +97,13 @@ struct Report {
     timing: Timing,
     build_seconds: f64,
     bytes: usize,
+    /// Rules whose TCP flags or ICMP type were left out.
+    conditions_left_out: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     verify_seconds: Option<f64>,
+    /// What the proof was about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<&'static str>,
 }
 
 /// An engine, built, with its scratch and its answers.
@@ -169,18 +186,34 @@ impl Built {
         }
     }
 
-    fn verify(&self) -> Result<(), tree::Mismatch> {
-        match self {
-            Self::Tree(engine, ..) => engine.verify(),
-            Self::Meta(engine, ..) => engine.verify(),
-            Self::Linear(..) | Self::Tuple(..) => Ok(()),
-        }
+    /// Proves, and says what there was to prove.
+    fn verify(&self) -> Result<&'static str, Refused> {
+        let proof = match self {
+            Self::Tree(engine, ..) => engine.verify().map(|()| meta::Proof::Regions)?,
+            Self::Meta(engine, ..) => engine.verify()?,
+            Self::Tuple(engine, ..) => match engine.verify() {
+                Ok(()) => meta::Proof::Entries,
+                Err(rule) => {
+                    let rule =
+                        rule.map_or("a rule".to_owned(), |rule| format!("rule {}", rule.as_u64()));
+                    return Err(Refused::from(format!(
+                        "the tables and the rules differ in {rule}"
+                    )));
+                }
+            },
+            Self::Linear(..) => meta::Proof::List,
+        };
+        Ok(match proof {
+            meta::Proof::Regions => "all regions of the trees",
+            meta::Proof::Entries => "all entries of the tables",
+            _ => "nothing is compiled: the list itself is searched",
+        })
     }
 }
 
 /// Builds, looks up, reports.
 pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
-    let rules = five_tuples(&args.rules)?;
+    let (rules, conditions_left_out) = five_tuples(&args.rules, args.beyond_5_tuple)?;
     let (name, headers) = match (&args.trace, args.workload) {
         (Some(trace), _) => {
             let name = trace.display().to_string();
@@ -190,7 +223,10 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         (None, Some(workload)) => (args.rules.display().to_string(), workload.headers(&rules)?),
         (None, None) => return Err(Refused::from("give --trace or --workload")),
     };
-    let tuples: Vec<TupleV4> = headers.iter().filter_map(TupleV4::of).collect();
+    let tuples: Option<Vec<TupleV4>> = headers.iter().map(TupleV4::of).collect();
+    let tuples = tuples.ok_or_else(|| {
+        Refused::from(format!("{name}: packets of IPv6, but this bench looks up IPv4 5-tuples"))
+    })?;
     if tuples.is_empty() {
         return Err(Refused::from(format!(
             "{name}: nothing to look up: a trace needs at least one packet"
@@ -203,10 +239,10 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     if let Some(path) = &args.matches {
         super::write_matches(path, built.places().into_iter())?;
     }
-    let mut verify_seconds = None;
+    let (mut verify_seconds, mut proof) = (None, None);
     if args.verify {
         let started = super::time::now();
-        built.verify()?;
+        proof = Some(built.verify()?);
         verify_seconds = Some(super::time::now() - started);
     }
     let choice = match &built {
@@ -222,20 +258,38 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         timing,
         build_seconds,
         bytes: built.memory_usage(),
+        conditions_left_out,
         verify_seconds,
+        proof,
     };
     println!("{}", serde_json::to_string(&report)?);
     Ok(Outcome::Done)
 }
 
-/// The rules as 5-tuples: a trace carries neither TCP flags nor ICMP types, so conditions on them
-/// are left out, as is usual for ClassBench.
-pub(super) fn five_tuples(path: &Path) -> Result<RuleSet, Refused> {
+/// The rules as 5-tuples, and how many had conditions beyond these: a trace carries neither TCP flags
+/// nor ICMP types. Says so on standard error.
+pub(super) fn five_tuples(path: &Path, beyond: Beyond) -> Result<(RuleSet, usize), Refused> {
     let name = path.display().to_string();
     let rules = classbench::parse(&name, &super::read(path)?)?;
+    let more = |rule: &Rule| rule.tcp_flags != TcpFlagsMatch::ANY || rule.icmp.is_some();
+    let left_out = rules.iter().filter(|rule| more(rule)).count();
+    if let (Beyond::Refuse, Some(first)) = (beyond, rules.iter().position(more)) {
+        return Err(Refused::from(format!(
+            "{name}: rule {first} and {} more ask for TCP flags or ICMP types, which a trace does not \
+             carry; without `--beyond-5-tuple refuse` they are looked up as 5-tuples",
+            left_out - 1
+        )));
+    }
+    if left_out > 0 {
+        eprintln!(
+            "{name}: {left_out} of {} rules ask for TCP flags or ICMP types, which a trace does not \
+             carry: they are looked up as 5-tuples",
+            rules.len()
+        );
+    }
     let rules = rules
         .into_iter()
         .map(|rule| Rule { tcp_flags: TcpFlagsMatch::ANY, icmp: None, ..rule })
         .collect();
-    Ok(RuleSet::new(rules)?)
+    Ok((RuleSet::new(rules)?, left_out))
 }

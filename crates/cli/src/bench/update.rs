@@ -46,7 +46,7 @@ const PROBES: usize = 2_000;
 
 /// Inserts, deletes, looks up, reports.
 pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
-    let rules = super::classify::five_tuples(&args.rules)?;
+    let (rules, _) = super::classify::five_tuples(&args.rules, super::classify::Beyond::LeaveOut)?;
     if rules.is_empty() {
         let name = args.rules.display();
         return Err(Refused::from(format!("{name}: an update bench needs at least one rule")));
