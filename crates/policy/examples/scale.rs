@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use portcullis_policy::model::*;
-use portcullis_policy::{Decision, Engine, Flow, FlowKey};
+use portcullis_policy::{Decision, Engine, Flow, FlowKey, diff, lint};
 
 #[path = "../tests/common/scale.rs"]
 mod scale;
@@ -76,11 +76,18 @@ fn main() {
             }
         })
     });
+    let resident = resident();
+    let (state, set) = (cluster(pods), engine.policies().clone());
+    let lint_time = time(|| drop(lint(&set, Some(&state)).expect("a sound cluster")));
+    let mut changed = set.clone();
+    changed.tiers[1].policies.remove(0);
+    let diff_time =
+        time(|| drop(diff((&state, &set), (&state, &changed)).expect("a sound cluster")));
     println!(
         "{{\"pods\":{pods},\"policies\":{count},\"feed\":{feed},\"cluster_ms\":{:.1},\"compile_ms\":{:.1},\
          \"one_policy_ms\":{:.2},\"one_policy_with_new_prefix_ms\":{:.2},\"pod_like_siblings_us\":{:.1},\
          \"pod_with_new_labels_ms\":{:.2},\"prove_ms\":{:.0},\"proved_pairs\":{},\"proved_cases\":{},\
-         \"proved_regions\":{},\"lookup_ns\":{:.1},\"program_bytes\":{},\"compiler_bytes\":{},\"resident_bytes\":{}}}",
+         \"proved_regions\":{},\"lint_ms\":{:.0},\"diff_ms\":{:.0},\"lookup_ns\":{:.1},\"program_bytes\":{},\"compiler_bytes\":{},\"resident_bytes\":{resident},\"peak_bytes\":{}}}",
         ms(cluster_time),
         ms(set_time),
         ms(one_policy),
@@ -91,10 +98,12 @@ fn main() {
         proof.pairs,
         proof.cases,
         proof.regions,
+        ms(lint_time),
+        ms(diff_time),
         lookup.as_secs_f64() * 1e9 / (20 * keys.len()) as f64,
         program.memory_usage(),
         engine.memory_usage(),
-        resident(),
+        peak(),
     );
 }
 
@@ -159,4 +168,12 @@ fn ms(duration: Duration) -> f64 {
 fn resident() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
+}
+
+/// Most bytes that this process had in memory; 0 where the system does not say.
+fn peak() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<usize>().ok());
+    kib.unwrap_or(0) * 1024
 }

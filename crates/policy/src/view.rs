@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use ipnet::IpNet;
 use portcullis_identity_table::ClusterState;
 use portcullis_identity_table::endpoint::NamedPort;
@@ -97,6 +97,44 @@ pub(crate) struct View<'a> {
     rules: [Vec<Vec<Vec<Prepared<'a>>>>; 2],
     /// For each class, the policies that apply, by tier and index.
     applying: [Vec<Vec<(usize, usize)>>; 2],
+    /// Enforced policies that select somebody, by tier and index.
+    selecting: AHashSet<(usize, usize)>,
+}
+
+/// Classes, all of them and by namespace, so that most expressions need not look at all.
+struct Filed {
+    all: Vec<(usize, Arc<Class>)>,
+    by_namespace: AHashMap<Box<str>, Vec<(usize, Arc<Class>)>>,
+}
+
+impl Filed {
+    fn new(registry: &Registry) -> Self {
+        let all: Vec<_> =
+            registry.classes().map(|(id, class)| (id.0 as usize, class.clone())).collect();
+        let mut by_namespace: AHashMap<Box<str>, Vec<_>> = AHashMap::default();
+        for entry in &all {
+            if let Owner::Workload(workload) = &entry.1.owner {
+                let name = workload.namespace.name.clone();
+                by_namespace.entry(name).or_default().push(entry.clone());
+            }
+        }
+        Self { all, by_namespace }
+    }
+
+    /// Classes among which are all for which the expression holds.
+    fn candidates(&self, expression: &Match) -> &[(usize, Arc<Class>)] {
+        let namespace = |part: &Match| match part {
+            Match::Namespace(name) => {
+                Some(self.by_namespace.get(name).map_or(&[][..], Vec::as_slice))
+            }
+            _ => None,
+        };
+        let found = match expression {
+            Match::All(parts) => parts.iter().find_map(namespace),
+            other => namespace(other),
+        };
+        found.unwrap_or(&self.all)
+    }
 }
 
 /// A rule and its expressions, by their index in [`View::holds`].
@@ -136,6 +174,7 @@ impl<'a> View<'a> {
             holds: Vec::new(),
             rules: [Vec::new(), Vec::new()],
             applying: [Vec::new(), Vec::new()],
+            selecting: AHashSet::default(),
         };
         this.evaluate();
         Ok(this)
@@ -143,15 +182,14 @@ impl<'a> View<'a> {
 
     fn evaluate(&mut self) {
         let count = self.registry.classes().map(|(id, _)| id.0 as usize + 1).max().unwrap_or(0);
-        let classes: Vec<(usize, Arc<Class>)> =
-            self.registry.classes().map(|(id, class)| (id.0 as usize, class.clone())).collect();
+        let filed = Filed::new(&self.registry);
         self.applying = [vec![Vec::new(); count], vec![Vec::new(); count]];
         let policies = self.policies;
         let mut expressions: AHashMap<&'a Match, usize> = AHashMap::default();
         let mut index = |this: &mut Self, expression: &'a Match| {
             *expressions.entry(expression).or_insert_with(|| {
                 let mut members = vec![false; count];
-                for (id, class) in &classes {
+                for (id, class) in filed.candidates(expression) {
                     members[*id] = this.holds(expression, class);
                 }
                 this.holds.push(members);
@@ -178,10 +216,11 @@ impl<'a> View<'a> {
                 if policy.enforcement == Enforcement::Staged {
                     continue;
                 }
-                for (id, class) in &classes {
+                for (id, class) in filed.candidates(&policy.subject) {
                     if !is_workload(class) || !self.holds(&policy.subject, class) {
                         continue;
                     }
+                    self.selecting.insert((tier_index, policy_index));
                     for direction in [Direction::Ingress, Direction::Egress] {
                         if policy.rules(direction).is_some() {
                             self.applying[direction as usize][*id].push((tier_index, policy_index));
@@ -249,6 +288,11 @@ impl<'a> View<'a> {
     /// The policies that apply to a class, by tier and index.
     pub(crate) fn applying(&self, direction: Direction, class: ClassId) -> &[(usize, usize)] {
         self.applying[direction as usize].get(class.0 as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether an enforced policy, by tier and index, selects somebody.
+    pub(crate) fn selects(&self, at: (usize, usize)) -> bool {
+        self.selecting.contains(&at)
     }
 
     pub(crate) fn policy(&self, (tier, policy): (usize, usize)) -> Option<&'a Policy> {

@@ -3,11 +3,14 @@
 use super::fates::{Fate, fates};
 use super::{Code, Finding, Level, Scene, directions};
 use crate::model::{Action, Direction, Enforcement, Policy, Rule};
-use crate::view::{RuleKey, is_workload};
+use crate::view::RuleKey;
 
 pub(super) fn check(scene: &Scene<'_>, findings: &mut Vec<Finding>) {
-    for policy in scene.policies.tiers.iter().flat_map(|tier| &tier.policies) {
-        if policy.enforcement == Enforcement::Enforced && !selects(scene, policy) {
+    let policies = scene.policies.tiers.iter().enumerate().flat_map(|(t, tier)| {
+        tier.policies.iter().enumerate().map(move |(p, policy)| ((t, p), policy))
+    });
+    for (at, policy) in policies {
+        if policy.enforcement == Enforcement::Enforced && !scene.view.selects(at) {
             findings.push(Finding {
                 level: Level::Warning,
                 code: Code::SelectsNothing,
@@ -20,7 +23,7 @@ pub(super) fn check(scene: &Scene<'_>, findings: &mut Vec<Finding>) {
         let fates = fates(scene, direction);
         for (tier_index, tier) in scene.policies.tiers.iter().enumerate() {
             for (policy_index, policy) in tier.policies.iter().enumerate() {
-                if policy.enforcement == Enforcement::Staged || !selects(scene, policy) {
+                if !scene.view.selects((tier_index, policy_index)) {
                     continue;
                 }
                 let rules = policy.rules(direction).unwrap_or_default();
@@ -35,13 +38,6 @@ pub(super) fn check(scene: &Scene<'_>, findings: &mut Vec<Finding>) {
             }
         }
     }
-}
-
-fn selects(scene: &Scene<'_>, policy: &Policy) -> bool {
-    scene.atlas.classes.iter().any(|class| {
-        let class = scene.view.class(class.ids[0]);
-        class.is_some_and(|class| is_workload(class) && scene.view.holds(&policy.subject, class))
-    })
 }
 
 fn judge(
