@@ -5,8 +5,9 @@
 //! the states of the peers that it matches. The work is a step for each rule and state, and one table
 //! entry for each rule and peer, however many different sequences of rules there are.
 
+use std::hash::{Hash, Hasher};
+
 use ahash::AHashMap;
-use portcullis_identity_table::endpoint::NamedPort;
 use portcullis_identity_table::identity::ClassId;
 
 use super::boxes::boxes;
@@ -14,6 +15,7 @@ use super::classset::ClassSet;
 use super::forest::{Forest, Half, TooManyCells, Tree};
 use super::resolve::RuleId;
 use super::trees::{Full, Ref, SLOTS, TreeBuilder};
+use super::universe::PortList;
 use crate::flow::Verdict;
 use crate::model::{Action, IpVersion, TierDefault, Traffic};
 
@@ -29,12 +31,20 @@ pub(crate) struct FoldRule<'a> {
 }
 
 /// Where the rules after some place lead: with enforced policies, and with staged ones too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct State {
     /// From the next tier on.
     next: [Tree; 2],
     /// From the next rule on.
     rest: [Tree; 2],
+}
+
+impl Hash for State {
+    /// Two words instead of four: states are looked up more often than anything else.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(Tree::both(self.next));
+        state.write_u64(Tree::both(self.rest));
+    }
 }
 
 /// Why folding stopped.
@@ -52,17 +62,16 @@ impl From<Full> for Stop {
     }
 }
 
-/// Ports that a condition depends on, at the source and at the destination.
-type NamedEnds = [Box<[NamedPort]>; 2];
-
 /// What folding remembers from one row to the next.
 #[derive(Debug)]
 pub(crate) struct Folder {
     max_cells: u64,
     max_bytes: usize,
     forest: Forest,
-    conditions: AHashMap<RuleId, Tree>,
-    named_conditions: AHashMap<(RuleId, NamedEnds), Tree>,
+    /// What rules mean that look up no port by name, by number.
+    conditions: Vec<Option<Tree>>,
+    /// What the others mean, for the numbers of the ports at both ends.
+    named_conditions: AHashMap<(RuleId, [u32; 2]), Tree>,
     /// Taken by one row after the other.
     places: Places,
 }
@@ -99,7 +108,7 @@ impl Folder {
             max_cells,
             max_bytes,
             forest: Forest::new(max_cells),
-            conditions: AHashMap::new(),
+            conditions: Vec::new(),
             named_conditions: AHashMap::new(),
             places: Places::default(),
         }
@@ -162,17 +171,19 @@ impl Folder {
     pub(crate) fn condition(
         &mut self,
         rule: &FoldRule<'_>,
-        ports: [&[NamedPort]; 2],
+        ports: [PortList<'_>; 2],
     ) -> Result<Tree, Stop> {
+        let number = rule.id.0 as usize;
         let by_name = rule.names != [false; 2];
-        if !by_name && let Some(&known) = self.conditions.get(&rule.id) {
+        if !by_name && let Some(&Some(known)) = self.conditions.get(number) {
             return Ok(known);
         }
-        let ports = [0, 1].map(|end| if rule.names[end] { ports[end] } else { &[] });
-        let key = || (rule.id, ports.map(Into::into));
-        if by_name && let Some(&known) = self.named_conditions.get(&key()) {
+        let ports = [0, 1].map(|end| if rule.names[end] { ports[end] } else { PortList::EMPTY });
+        let key = (rule.id, ports.map(|list| list.number));
+        if by_name && let Some(&known) = self.named_conditions.get(&key) {
             return Ok(known);
         }
+        let ports = ports.map(|list| list.ports);
         let boxes = |at: usize| {
             let version = if at < SLOTS { IpVersion::V4 } else { IpVersion::V6 };
             let traffic = rule.traffic.iter();
@@ -181,9 +192,12 @@ impl Folder {
         let condition =
             self.forest.condition(boxes).map_err(|TooManyCells(n)| Stop::Cells(rule.id, n))?;
         if by_name {
-            self.named_conditions.insert(key(), condition);
+            self.named_conditions.insert(key, condition);
         } else {
-            self.conditions.insert(rule.id, condition);
+            if number >= self.conditions.len() {
+                self.conditions.resize(number + 1, None);
+            }
+            self.conditions[number] = Some(condition);
         }
         Ok(condition)
     }
@@ -239,11 +253,10 @@ pub(crate) struct States {
     states: Vec<State>,
     /// The state of each peer, by its place.
     of: Vec<u32>,
-    /// What a rule makes of each state, as far as it was asked.
-    moved: Vec<u32>,
+    /// What a step makes of each state, with the number of the step that last asked.
+    moved: Vec<(u32, u32)>,
+    step: u32,
 }
-
-const UNKNOWN: u32 = u32::MAX;
 
 impl States {
     /// So many peers in one state.
@@ -253,6 +266,7 @@ impl States {
             states: vec![begin],
             of: vec![0; peers],
             moved: Vec::new(),
+            step: 0,
         }
     }
 
@@ -275,14 +289,15 @@ impl States {
         places: impl IntoIterator<Item = usize>,
         mut step: impl FnMut(State) -> Result<State, Stop>,
     ) -> Result<(), Stop> {
-        self.moved.clear();
-        self.moved.resize(self.states.len(), UNKNOWN);
+        self.step += 1;
+        let now = self.step;
+        self.moved.resize(self.states.len(), (0, 0));
         for place in places {
             let from = self.of[place] as usize;
-            if self.moved[from] == UNKNOWN {
-                self.moved[from] = self.intern(step(self.states[from])?);
+            if self.moved[from].0 != now {
+                self.moved[from] = (now, self.intern(step(self.states[from])?));
             }
-            self.of[place] = self.moved[from];
+            self.of[place] = self.moved[from].1;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@
 //! tree, so a step of a fold that was taken before costs one look into a table. That is how binary
 //! decision diagrams work (Bryant 1986), with intervals instead of bits.
 
-use std::hash::Hash;
+use std::hash::{Hash, Hasher};
 
 use ahash::{AHashMap, RandomState};
 use indexmap::IndexSet;
@@ -19,6 +19,36 @@ use crate::flow::{Verdict, protocol};
 /// A tree of a [`Forest`]: of conditions or of halves, equal if and only if they say the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Tree(u32);
+
+impl Tree {
+    /// Two trees as one number, to hash.
+    pub(crate) fn both([one, other]: [Self; 2]) -> u64 {
+        u64::from(one.0) << 32 | u64::from(other.0)
+    }
+}
+
+/// Three of a kind, as a key: hashed as two words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Three([u32; 3]);
+
+impl Hash for Three {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(u64::from(self.0[0]) << 32 | u64::from(self.0[1]));
+        state.write_u32(self.0[2]);
+    }
+}
+
+/// What follows for each IP version and slot: hashed as half as many words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entries([Part; ENTRIES]);
+
+impl Hash for Entries {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        for pair in self.0.chunks_exact(2) {
+            state.write_u64(u64::from(pair[0].0) << 32 | u64::from(pair[1].0));
+        }
+    }
+}
 
 /// Below a tree: a leaf or a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,9 +104,9 @@ pub(crate) struct Forest {
     nodes: IndexSet<Node, RandomState>,
     /// Leaves below each node.
     cells: Vec<u64>,
-    trees: IndexSet<[Part; ENTRIES], RandomState>,
-    chosen_parts: AHashMap<[Part; 3], Part>,
-    chosen: AHashMap<[Tree; 3], Tree>,
+    trees: IndexSet<Entries, RandomState>,
+    chosen_parts: AHashMap<Three, Part>,
+    chosen: AHashMap<Three, Tree>,
     logged_parts: AHashMap<Part, Part>,
     logged: AHashMap<Tree, Tree>,
     exported_parts: AHashMap<(Part, Part, bool), Ref>,
@@ -136,11 +166,12 @@ impl Forest {
         if then == otherwise {
             return Ok(then);
         }
-        let key = [condition, then, otherwise];
+        let three = [condition, then, otherwise];
+        let key = Three(three.map(|tree| tree.0));
         if let Some(&known) = self.chosen.get(&key) {
             return Ok(known);
         }
-        let [condition, then, otherwise] = key.map(|tree| self.trees[tree.0 as usize]);
+        let [condition, then, otherwise] = three.map(|tree| self.trees[tree.0 as usize].0);
         let mut entries = otherwise;
         for (at, entry) in entries.iter_mut().enumerate() {
             *entry = self.choose_part(condition[at], then[at], otherwise[at])?;
@@ -155,7 +186,7 @@ impl Forest {
         if let Some(&known) = self.logged.get(&tree) {
             return known;
         }
-        let entries = self.trees[tree.0 as usize].map(|part| self.logged_part(part));
+        let entries = self.trees[tree.0 as usize].0.map(|part| self.logged_part(part));
         let logged = self.tree(entries);
         self.logged.insert(tree, logged);
         logged
@@ -173,7 +204,7 @@ impl Forest {
         }
         let mut entries = [Ref(0); ENTRIES];
         for (at, entry) in entries.iter_mut().enumerate() {
-            let part = |tree: Tree| self.trees[tree.0 as usize][at];
+            let part = |tree: Tree| self.trees[tree.0 as usize].0[at];
             *entry = self.export_part(part(enforced), part(staged), at % SLOTS, builder)?;
         }
         let side = |at: usize| std::array::from_fn(|slot| entries[at + slot]);
@@ -194,7 +225,7 @@ impl Forest {
     }
 
     fn tree(&mut self, entries: [Part; ENTRIES]) -> Tree {
-        let index = self.trees.insert_full(entries).0;
+        let index = self.trees.insert_full(Entries(entries)).0;
         Tree(u32::try_from(index).expect("the forest is cleared long before"))
     }
 
@@ -223,11 +254,12 @@ impl Forest {
             _ if then == otherwise => return Ok(then),
             _ => {}
         }
-        let key = [condition, then, otherwise];
+        let three = [condition, then, otherwise];
+        let key = Three(three.map(|part| part.0));
         if let Some(&known) = self.chosen_parts.get(&key) {
             return Ok(known);
         }
-        let (level, cuts) = self.cut(&key);
+        let (level, cuts) = self.cut(&three);
         let mut intervals = Vec::with_capacity(cuts.len());
         let mut total = 0;
         for (start, [condition, then, otherwise]) in cuts {

@@ -11,7 +11,7 @@ use super::fold::{FoldRule, Folder, States, Stop};
 use super::grid::RowId;
 use super::resolve::{Resolved, ResolvedPolicy, RuleId};
 use super::trees::{Full, Ref, TreeBuilder};
-use super::universe::Universe;
+use super::universe::{PortList, Universe};
 use crate::model::{Direction, TierDefault};
 
 /// Keys of rows: classes with equal keys share a row.
@@ -156,6 +156,8 @@ pub(crate) struct Row {
     /// Rules that the endpoint's side of them lets through, in order over all tiers.
     rules: Vec<RowRule>,
     near_ports: Arc<[NamedPort]>,
+    /// The number of `near_ports`.
+    near_list: u32,
     /// Names looked up at the peer, by some rule.
     far_names: Vec<Box<str>>,
 }
@@ -190,6 +192,7 @@ impl Row {
             tiers: Vec::new(),
             rules: Vec::new(),
             near_ports: universe.named_ports(class).into(),
+            near_list: universe.port_list(class).number,
             far_names: Vec::new(),
         };
         let mut numbers = key.iter().skip_while(|&&word| !is_tier(word)).peekable();
@@ -250,7 +253,12 @@ impl Row {
         let named = self.far_names.iter().flat_map(|name| universe.with_port_name(name));
         let places = folder.places(listed.chain(named).copied());
         let count = places.classes.len();
-        let ports = FarPorts::of(self, &places.classes, universe);
+        // Ports of peers, where some rule asks for them by name.
+        let mut ports =
+            vec![PortList::EMPTY; if self.far_names.is_empty() { 0 } else { count + 1 }];
+        for &class in self.far_names.iter().flat_map(|name| universe.with_port_name(name)) {
+            ports[places.of(class)] = universe.port_list(ClassId(class));
+        }
         let mut states = States::new(folder.begin(), count + 1);
         for tier in self.tiers.iter().rev() {
             let ends = [tier.enforced_end, Some(tier.staged_end)];
@@ -264,13 +272,15 @@ impl Row {
                     } else {
                         listed.collect()
                     };
-                    ports.each(&mut members, |ports, members| {
-                        let condition = folder.condition(&rule, self.ends(ports))?;
-                        states.step(members.iter().copied(), |s| folder.rule(s, &rule, condition))
-                    })?;
+                    members.sort_unstable_by_key(|&place| ports[place].number);
+                    for same in members.chunk_by(|&a, &b| ports[a].number == ports[b].number) {
+                        let condition = folder.condition(&rule, self.ends(ports[same[0]]))?;
+                        let same = same.iter().copied();
+                        states.step(same, |s| folder.rule(s, &rule, condition))?;
+                    }
                     continue;
                 }
-                let condition = folder.condition(&rule, self.ends(&[]))?;
+                let condition = folder.condition(&rule, self.ends(PortList::EMPTY))?;
                 let step = |s| folder.rule(s, &rule, condition);
                 if far.is_complement() {
                     let others: Vec<_> = listed.map(|place| (place, states.of(place))).collect();
@@ -311,7 +321,7 @@ impl Row {
         folder: &mut Folder,
         builder: &mut TreeBuilder,
     ) -> Result<Ref, Stop> {
-        let ports = self.far_ports(class, universe);
+        let ports = universe.port_list(class);
         let mut state = folder.begin();
         for tier in self.tiers.iter().rev() {
             let ends = [tier.enforced_end, Some(tier.staged_end)];
@@ -319,7 +329,7 @@ impl Row {
             for row_rule in self.rules[tier.rules.clone()].iter().rev() {
                 if resolved.members(self.far(row_rule)).contains(class) {
                     let rule = self.rule(row_rule);
-                    let condition = folder.condition(&rule, self.ends(&ports))?;
+                    let condition = folder.condition(&rule, self.ends(ports))?;
                     state = folder.rule(state, &rule, condition)?;
                 }
             }
@@ -348,74 +358,21 @@ impl Row {
     }
 
     /// The named ports at source and destination.
-    fn ends<'a>(&'a self, far_ports: &'a [NamedPort]) -> [&'a [NamedPort]; 2] {
+    fn ends<'a>(&'a self, far: PortList<'a>) -> [PortList<'a>; 2] {
+        let near = PortList { number: self.near_list, ports: &self.near_ports };
         match self.direction {
-            Direction::Ingress => [far_ports, &self.near_ports],
-            Direction::Egress => [&self.near_ports, far_ports],
+            Direction::Ingress => [far, near],
+            Direction::Egress => [near, far],
         }
     }
 
     fn far(&self, rule: &RowRule) -> super::resolve::MatchId {
         rule.policy.rules(self.direction).expect("it has rules").rules[rule.index].far
     }
-
-    /// The ports of a peer that rules look up by name.
-    pub(crate) fn far_ports(&self, class: ClassId, universe: &Universe) -> Vec<NamedPort> {
-        if self.far_names.is_empty() {
-            return Vec::new();
-        }
-        let ports = universe.named_ports(class).iter();
-        ports.filter(|port| self.far_names.binary_search(&port.name).is_ok()).cloned().collect()
-    }
 }
 
 fn is_tier(word: u32) -> bool {
     word == TIER_DENY || word == TIER_PASS
-}
-
-/// The ports of peers that rules look up by name.
-struct FarPorts {
-    distinct: Vec<Vec<NamedPort>>,
-    /// By place; the first is no ports.
-    of: Vec<u32>,
-}
-
-impl FarPorts {
-    fn of(row: &Row, classes: &[u32], universe: &Universe) -> Self {
-        let mut this = Self { distinct: vec![Vec::new()], of: Vec::new() };
-        if row.far_names.is_empty() {
-            return this;
-        }
-        let mut by_list: AHashMap<u32, u32> = AHashMap::new();
-        let mut numbers: AHashMap<Vec<NamedPort>, u32> = AHashMap::new();
-        numbers.insert(Vec::new(), 0);
-        for &class in classes {
-            let class = ClassId(class);
-            let number = *by_list.entry(universe.port_list(class)).or_insert_with(|| {
-                let ports = row.far_ports(class, universe);
-                let next = this.distinct.len() as u32;
-                *numbers.entry(ports).or_insert_with_key(|ports| {
-                    this.distinct.push(ports.clone());
-                    next
-                })
-            });
-            this.of.push(number);
-        }
-        // All others have none of these ports.
-        this.of.push(0);
-        this
-    }
-
-    /// Peers with the same ports, one list after the other.
-    fn each(
-        &self,
-        places: &mut [usize],
-        mut each: impl FnMut(&[NamedPort], &[usize]) -> Result<(), Stop>,
-    ) -> Result<(), Stop> {
-        places.sort_unstable_by_key(|&place| self.of[place]);
-        let mut same = places.chunk_by(|&a, &b| self.of[a] == self.of[b]);
-        same.try_for_each(|places| each(&self.distinct[self.of[places[0]] as usize], places))
-    }
 }
 
 /// All rows, by number and by key, and the rows of each class.
@@ -521,7 +478,7 @@ mod tests {
         fn sequence<'a>(
             &'a self,
             class: ClassId,
-            far_ports: &'a [NamedPort],
+            far_ports: PortList<'a>,
             resolved: &Resolved,
         ) -> Sequence<'a> {
             let matches = |rule: &&RowRule| resolved.members(self.far(rule)).contains(class);
@@ -538,7 +495,7 @@ mod tests {
                     })
                     .collect(),
             });
-            let [source_ports, destination_ports] = self.ends(far_ports);
+            let [source_ports, destination_ports] = self.ends(far_ports).map(|list| list.ports);
             Sequence { tiers: tiers.collect(), source_ports, destination_ports }
         }
     }
@@ -561,8 +518,8 @@ mod tests {
                     if universe.class(class).is_none() {
                         continue;
                     }
-                    let ports = row.far_ports(class, universe);
-                    let sequence = row.sequence(class, &ports, &compiler.resolved);
+                    let ports = universe.port_list(class);
+                    let sequence = row.sequence(class, ports, &compiler.resolved);
                     let slow = flatten::tree(&sequence, &mut compiler.trees).unwrap();
                     prop_assert_eq!(compiler.grid.grid.tree(id, class.0), Some(slow));
                 }

@@ -35,19 +35,19 @@ pub(crate) struct Universe {
     port_lists: PortLists,
 }
 
-/// Lists of named ports, each kept once; the first is empty.
+/// Lists of named ports by number; a number always means the same list. 0 is the empty one.
 #[derive(Debug, Default)]
 struct PortLists {
     numbers: AHashMap<Arc<[NamedPort]>, u32>,
-    lists: Vec<Arc<[NamedPort]>>,
+    last: u32,
     /// By class.
     of: Vec<u32>,
 }
 
 impl PortLists {
     fn set(&mut self, id: ClassId, ports: &[NamedPort]) {
-        if self.lists.len() > 2 * self.of.len() + 64 {
-            self.shrink();
+        if self.numbers.len() > 2 * self.of.len() + 64 {
+            self.numbers.retain(|_, number| self.of.contains(number));
         }
         let number = if ports.is_empty() { 0 } else { self.number(ports) };
         let index = id.0 as usize;
@@ -61,23 +61,21 @@ impl PortLists {
         if let Some(&known) = self.numbers.get(ports) {
             return known;
         }
-        if self.lists.is_empty() {
-            self.lists.push([].into());
-        }
-        let list: Arc<[NamedPort]> = ports.into();
-        let number = u32::try_from(self.lists.len()).expect("fewer lists than classes, times two");
-        self.lists.push(list.clone());
-        self.numbers.insert(list, number);
-        number
+        self.last = self.last.checked_add(1).expect("fewer than 2^32 changes of ports");
+        self.numbers.insert(ports.into(), self.last);
+        self.last
     }
+}
 
-    /// Forgets lists that no class has any more.
-    fn shrink(&mut self) {
-        let old = std::mem::take(self);
-        for (class, &number) in old.of.iter().enumerate() {
-            self.set(ClassId(class as u32), old.lists.get(number as usize).map_or(&[], |l| l));
-        }
-    }
+/// Named ports, and the number that means them as long as the universe lives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PortList<'a> {
+    pub(crate) number: u32,
+    pub(crate) ports: &'a [NamedPort],
+}
+
+impl PortList<'_> {
+    pub(crate) const EMPTY: Self = Self { number: 0, ports: &[] };
 }
 
 #[derive(Debug, Default)]
@@ -116,9 +114,10 @@ impl Universe {
         lists.flatten().filter(move |port| *port.name == *name).map(|port| port.port)
     }
 
-    /// A number that classes with the same named ports share; 0: none.
-    pub(crate) fn port_list(&self, id: ClassId) -> u32 {
-        self.port_lists.of.get(id.0 as usize).copied().unwrap_or(0)
+    /// The named ports of a class, with a number that stands for them.
+    pub(crate) fn port_list(&self, id: ClassId) -> PortList<'_> {
+        let number = self.port_lists.of.get(id.0 as usize).copied().unwrap_or(0);
+        PortList { number, ports: self.named_ports(id) }
     }
 
     /// The named ports of a class; none unless it is a workload.

@@ -158,7 +158,7 @@ fn answers(program: &Program, keys: &[FlowKey]) -> Vec<(Decision, [Option<crate:
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 100 } else { 20_000 }))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 60 } else { 20_000 }))]
 
     #[test]
     fn a_mutant_is_caught_or_changes_nothing(
@@ -332,7 +332,7 @@ fn miscompiled(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 100 } else { 20_000 }))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 60 } else { 20_000 }))]
 
     #[test]
     fn a_misreading_is_caught_or_changes_nothing(
