@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use portcullis_dataplane::capture::{Filter, Session};
+use portcullis_dataplane::capture::{Askers, Filter, Session};
 use portcullis_dataplane::connection::Traffic;
 use portcullis_dataplane::counter::{BOUNDS, Counted, Counters};
 use portcullis_dataplane::pipeline::Judgement;
@@ -79,8 +79,8 @@ pub struct CapturedPacket<'a> {
     pub judgement: Judgement,
     /// The rule that decided, if one did.
     pub rule: Option<Arc<RuleInfo>>,
-    /// Bit n: the session at place n asked for it.
-    pub sessions: u8,
+    /// Who asked for it: see [`Session::asked`].
+    pub askers: Askers,
     /// Length of the whole frame in bytes.
     pub wire_len: usize,
     /// Its first bytes.
@@ -126,7 +126,7 @@ impl Engine {
                 interface: tap.interface_name(packet.interface),
                 judgement: packet.judgement,
                 rule: self.rule(packet.judgement.rule),
-                sessions: packet.sessions,
+                askers: packet.askers,
                 wire_len: packet.wire_len,
                 data: packet.data,
             });

@@ -47,9 +47,25 @@ const INTERFACES: usize = 1 << 16;
 pub struct Tap {
     armed: AtomicBool,
     /// What workers compare packets with.
-    sessions: ArcSwap<[Option<Arc<Shared>>; SESSIONS]>,
+    sessions: ArcSwap<Sessions>,
     readers: Mutex<Vec<Reader>>,
     interfaces: Mutex<Vec<Arc<str>>>,
+}
+
+/// The open sessions by place, and how often that changed: a place is used again.
+#[derive(Clone, Debug, Default)]
+struct Sessions {
+    places: [Option<Arc<Shared>>; SESSIONS],
+    epoch: u32,
+}
+
+/// Which sessions asked for a packet: see [`Session::asked`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Askers {
+    /// Bit n: the session at place n.
+    places: u8,
+    /// Of the sessions that were open then.
+    epoch: u32,
 }
 
 /// The number of an interface's name, as [`Tap::interface`] gave it out.
@@ -61,6 +77,8 @@ pub struct InterfaceId(u32);
 pub struct Session {
     tap: Arc<Tap>,
     place: usize,
+    /// The epoch that began with it.
+    since: u32,
     shared: Arc<Shared>,
 }
 
@@ -84,21 +102,24 @@ impl Tap {
             over_budget: AtomicU64::new(0),
             lost: AtomicU64::new(0),
         });
-        // Readers' lock: what waits in the rings belongs to the sessions of before.
+        // The readers' lock lets one change the sessions at a time.
         let mut readers = lock(&self.readers);
         let mut sessions = self.sessions.load().as_ref().clone();
-        let place = sessions.iter().position(Option::is_none)?;
-        if sessions.iter().all(Option::is_none) {
+        let place = sessions.places.iter().position(Option::is_none)?;
+        if sessions.places.iter().all(Option::is_none) {
+            // What waits is nobody's any more.
             readers.iter_mut().for_each(Reader::discard);
         }
-        sessions[place] = Some(Arc::clone(&shared));
+        sessions.places[place] = Some(Arc::clone(&shared));
+        sessions.epoch = sessions.epoch.wrapping_add(1);
+        let since = sessions.epoch;
         self.sessions.store(Arc::new(sessions));
         self.armed.store(true, Ordering::Release);
-        Some(Session { tap: Arc::clone(self), place, shared })
+        Some(Session { tap: Arc::clone(self), place, since, shared })
     }
 
-    /// Takes waiting copies out of all rings and hands each over with the places of the sessions that
-    /// asked for it; answers how many. Those of one worker come in their order.
+    /// Takes waiting copies out of all rings and hands each over with the sessions that asked for
+    /// it; answers how many. Those of one worker come in their order.
     pub fn read(&self, mut take: impl FnMut(&Captured<'_>)) -> usize {
         let mut readers = lock(&self.readers);
         let count = readers.iter_mut().map(|reader| reader.read(&mut take)).sum();
@@ -132,16 +153,16 @@ impl Tap {
     fn close(&self, place: usize) {
         let _readers = lock(&self.readers);
         let mut sessions = self.sessions.load().as_ref().clone();
-        sessions[place] = None;
-        self.armed.store(sessions.iter().any(Option::is_some), Ordering::Release);
+        sessions.places[place] = None;
+        self.armed.store(sessions.places.iter().any(Option::is_some), Ordering::Release);
         self.sessions.store(Arc::new(sessions));
     }
 }
 
 impl Session {
-    /// Its place among the open sessions, as [`Captured::sessions`] has it.
-    pub fn place(&self) -> usize {
-        self.place
+    /// Whether it asked for a packet, and not another session that had its place before.
+    pub fn asked(&self, askers: &Askers) -> bool {
+        askers.places >> self.place & 1 == 1 && askers.epoch.wrapping_sub(self.since) < u32::MAX / 2
     }
 
     /// Changes what is captured: when the watched endpoint has other addresses now.
@@ -206,14 +227,14 @@ impl Writer {
         let sessions = self.tap.sessions.load();
         // Once a batch: a filter changes between batches only.
         let filters: [_; SESSIONS] =
-            std::array::from_fn(|n| sessions[n].as_ref().map(|shared| shared.filter.load()));
+            std::array::from_fn(|n| sessions.places[n].as_ref().map(|shared| shared.filter.load()));
         for (input, headers, judgement) in packets {
             let addresses = headers.map(|headers| {
                 let tuple = &headers.tuple;
                 [tuple.source_ip(), tuple.destination_ip()]
             });
             let (mut wanted, mut length) = (0u8, 0);
-            for (place, (shared, filter)) in sessions.iter().zip(&filters).enumerate() {
+            for (place, (shared, filter)) in sessions.places.iter().zip(&filters).enumerate() {
                 let (Some(shared), Some(filter)) = (shared, filter) else { continue };
                 if filter.wants(judgement, addresses.as_ref()) && shared.spend() {
                     wanted |= 1 << place;
@@ -224,9 +245,11 @@ impl Writer {
                 continue;
             }
             let data = &input.data[..input.data.len().min(length)];
-            let head = Head::new(now, interface.0, wanted, input.wire_len, judgement);
+            let askers = Askers { places: wanted, epoch: sessions.epoch };
+            let head = Head::new(now, interface.0, askers, input.wire_len, judgement);
             if !self.ring.push(&head, data) {
-                let losers = sessions.iter().enumerate().filter(|(n, _)| wanted >> n & 1 == 1);
+                let losers =
+                    sessions.places.iter().enumerate().filter(|(n, _)| wanted >> n & 1 == 1);
                 for shared in losers.filter_map(|(_, shared)| shared.as_ref()) {
                     shared.lost.fetch_add(1, Ordering::Relaxed);
                 }

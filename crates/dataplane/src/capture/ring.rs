@@ -3,7 +3,7 @@
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use super::{InterfaceId, SNAPLEN};
+use super::{Askers, InterfaceId, SNAPLEN};
 use crate::clock::Time;
 use crate::pipeline::{Judgement, State};
 use crate::reason::Reason;
@@ -17,8 +17,8 @@ pub struct Captured<'a> {
     pub time: Time,
     /// Where.
     pub interface: InterfaceId,
-    /// Bit n: the session at place n asked for it.
-    pub sessions: u8,
+    /// Who asked for it.
+    pub askers: Askers,
     /// Length of the whole frame in bytes.
     pub wire_len: usize,
     /// What was decided.
@@ -37,7 +37,7 @@ impl Head {
     pub(super) fn new(
         time: Time,
         interface: u32,
-        sessions: u8,
+        askers: Askers,
         wire_len: usize,
         judgement: &Judgement,
     ) -> Self {
@@ -53,7 +53,8 @@ impl Head {
         for (place, word) in head[8..28].chunks_exact_mut(4).zip(words) {
             place.copy_from_slice(&word.to_ne_bytes());
         }
-        head[28] = sessions;
+        head[28] = askers.places;
+        head[36..40].copy_from_slice(&askers.epoch.to_ne_bytes());
         head[29] = judgement.verdict as u8;
         head[30] = judgement.reason.map_or(NO_REASON, |reason| reason as u8);
         head[31] = judgement.state as u8;
@@ -88,7 +89,7 @@ impl Head {
         let captured = Captured {
             time: Time::from_nanos(u64::from_ne_bytes(time)),
             interface: InterfaceId(word(8)),
-            sessions: self.0[28],
+            askers: Askers { places: self.0[28], epoch: word(36) },
             wire_len: word(12) as usize,
             judgement,
             data: &[],
@@ -194,7 +195,8 @@ mod tests {
             destination: IdentityId::new(301),
             state: State::New,
         };
-        Head::new(Time::from_nanos(n), 3, 0b101, 1500, &judgement)
+        let askers = Askers { places: 0b101, epoch: 9 };
+        Head::new(Time::from_nanos(n), 3, askers, 1500, &judgement)
     }
 
     #[test]
@@ -212,7 +214,8 @@ mod tests {
             reader.read(&mut |captured| {
                 assert_eq!(captured.time, Time::from_nanos(seen));
                 assert_eq!(captured.data, &data[..(seen * 31 % 200) as usize]);
-                assert_eq!((captured.interface.0, captured.sessions), (3, 0b101));
+                assert_eq!(captured.interface.0, 3);
+                assert_eq!((captured.askers.places, captured.askers.epoch), (0b101, 9));
                 assert_eq!(captured.wire_len, 1500);
                 let Judgement { verdict, reason, rule, state, .. } = captured.judgement;
                 assert_eq!((verdict, reason), (Verdict::Reject, Some(Reason::PolicyRejected)));

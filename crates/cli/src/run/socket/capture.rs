@@ -118,7 +118,7 @@ pub(super) fn hand_out(observed: &Observed, clients: &mut [Option<Client>]) {
         for client in clients.iter_mut().flatten() {
             let unsent = client.unsent();
             let Some(capture) = &mut client.capture else { continue };
-            if packet.sessions >> capture.session.place() & 1 == 0 || !capture.wants_more() {
+            if !capture.session.asked(&packet.askers) || !capture.wants_more() {
                 continue;
             }
             let length = packet.data.len().min(capture.wanted.snaplen);
