@@ -13,7 +13,8 @@ use portcullis_identity_table::endpoint::{ClusterState, EndpointName};
 use crate::flow::{Flow, Verdict};
 use crate::judge::{Decider, DirectionDecision, End, Exemption, Judge, Judgement};
 use crate::model::{
-    Action, Direction, Enforcement, Origin, Policy, PolicyName, PolicySet, Rule, Tier, TierDefault,
+    Action, Direction, Enforcement, Origin, Policy, PolicyName, PolicySet, PortSpec, ProtocolMatch,
+    Rule, Tier, TierDefault,
 };
 use crate::words;
 
@@ -288,8 +289,30 @@ impl Explainer<'_> {
         match part {
             Part::Source => words::who(&rule.source, self.policies),
             Part::Destination => words::who(&rule.destination, self.policies),
-            Part::Traffic => words::traffic(&rule.traffic),
+            Part::Traffic => words::traffic(&rule.traffic) + &self.named_ports(rule),
         }
+    }
+
+    /// What the port names of a rule mean at the ends of this flow, in brackets; nothing if it has
+    /// none.
+    fn named_ports(&self, rule: &Rule) -> String {
+        let mut found: Vec<String> = Vec::new();
+        for traffic in &rule.traffic {
+            let ends = [
+                (&traffic.source_ports, &self.source),
+                (&traffic.destination_ports, &self.destination),
+            ];
+            for (ports, end) in ends {
+                for spec in ports.any_of.iter().chain(&ports.none_of) {
+                    let PortSpec::Named(name) = spec else { continue };
+                    let text = port_named(name, traffic.protocol, end);
+                    if !found.contains(&text) {
+                        found.push(text);
+                    }
+                }
+            }
+        }
+        if found.is_empty() { String::new() } else { format!(" ({})", found.join("; ")) }
     }
 
     /// What staged policies would do, if it is another verdict or one of them would decide.
@@ -567,6 +590,20 @@ fn describe_walk(
         }
     }
     Ok(())
+}
+
+/// What a port name of a rule for this protocol means at an end.
+fn port_named(name: &str, protocol: ProtocolMatch, end: &End<'_>) -> String {
+    let Some(pod) = end.pod else {
+        return format!("{} is no pod, so it names no port", end.address);
+    };
+    let owner = format!("{}/{}", pod.namespace, pod.name);
+    let ports = pod.named_ports.iter().filter(|p| *p.name == *name && protocol.matches(p.protocol));
+    let numbers: Vec<String> = ports.map(|port| port.port.to_string()).collect();
+    if numbers.is_empty() {
+        return format!("{owner} has no such port named {name:?}");
+    }
+    format!("{name:?} is port {} of {owner}", numbers.join(" and "))
 }
 
 fn verb(action: Action) -> &'static str {
