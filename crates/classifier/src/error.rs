@@ -1,6 +1,14 @@
 //! What can go wrong, and what to do about it.
 
 /// Why rules were refused or a classifier was not built.
+///
+/// ```
+/// use portcullis_classifier::{Error, PortRange};
+///
+/// let error = PortRange::new(80, 79).unwrap_err();
+/// assert_eq!(error, Error::EmptyRange { first: 80, last: 79 });
+/// assert!(error.to_string().contains("swap the two"), "says what to do");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -5,6 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::lanes::Key;
 
 /// Source and destination of one packet, always of one family.
+///
+/// ```
+/// use portcullis_classifier::Header;
+///
+/// let header = Header::v4([10, 0, 0, 1], [10, 0, 0, 2], 6, 1, 2);
+/// assert_eq!(header.addresses.destination().to_string(), "10.0.0.2");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Addresses {
     /// Of an IPv4 packet.

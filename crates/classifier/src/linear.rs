@@ -6,6 +6,14 @@ use crate::header::{Header, TupleV4};
 use crate::rule::{RuleId, RuleSet};
 
 /// Settings of the [`Linear`] engine.
+///
+/// ```
+/// use portcullis_classifier::{Rule, RuleSet, linear};
+///
+/// let config = linear::Config::default().max_rules(1);
+/// let rules = RuleSet::new(vec![Rule::any(0), Rule::any(1)]).unwrap();
+/// assert!(linear::Builder::new().configure(config).build(&rules).is_err());
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     max_rules: usize,
@@ -27,6 +35,13 @@ impl Config {
 }
 
 /// Builds a [`Linear`].
+///
+/// ```
+/// use portcullis_classifier::{Rule, RuleSet, linear};
+///
+/// let rules = RuleSet::new(vec![Rule::any(0)]).unwrap();
+/// assert_eq!(linear::Builder::new().build(&rules).unwrap().rules(), &rules);
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Builder {
     config: Config,
@@ -58,6 +73,20 @@ impl Builder {
 }
 
 /// What a thread keeps between batches. The linear engine needs nothing.
+///
+/// ```
+/// use portcullis_classifier::{Header, Rule, RuleSet, linear};
+///
+/// let rules = RuleSet::new(vec![Rule::any(3)]).unwrap();
+/// let engine = linear::Builder::new().build(&rules).unwrap();
+/// let mut scratch = linear::Scratch::default();
+/// let header = Header::v4([10, 0, 0, 1], [10, 0, 0, 2], 6, 1, 2);
+/// for batch in [[header; 8], [header; 8]] {
+///     let mut found = [None; 8];
+///     engine.lookup_batch(&batch, &mut scratch, &mut found);
+///     assert!(found.iter().all(Option::is_some));
+/// }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {}
 

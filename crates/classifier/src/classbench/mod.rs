@@ -21,6 +21,14 @@ pub use trace::parse_trace;
 pub use write::{Inexpressible, write};
 
 /// A line that was refused: `file:line:column: what is wrong`.
+///
+/// ```
+/// use portcullis_classifier::classbench;
+///
+/// let line = "@10.0.0.0/8 0.0.0.0/0 0 : 65535 90 : 80 0x06/0xFF";
+/// let error = classbench::parse("rules", line).unwrap_err().to_string();
+/// assert!(error.starts_with("rules:1:"), "{error}");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}:{column}: error: {message}")]
 pub struct ParseError {

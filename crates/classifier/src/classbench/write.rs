@@ -5,6 +5,13 @@ use std::fmt::Write;
 use crate::rule::{AddressMatch, ClassMatch, IcmpMatch, ProtocolMatch, Rule, VlanMatch};
 
 /// A rule that ClassBench has no words for.
+///
+/// ```
+/// use portcullis_classifier::{Rule, VlanMatch, classbench};
+///
+/// let rules = [Rule { vlan: VlanMatch::Id(7), ..Rule::any(0) }];
+/// assert!(classbench::write(&rules).is_err(), "ClassBench knows no VLAN");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("rule {index} has no ClassBench form: {why}")]
 pub struct Inexpressible {

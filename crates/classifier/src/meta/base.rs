@@ -12,6 +12,15 @@ use crate::{Error, linear, tree, tuple};
 const FEW: usize = 8;
 
 /// Which engine the rules were compiled for, and why.
+///
+/// ```
+/// use portcullis_classifier::{Rule, RuleSet, meta};
+///
+/// let rules = RuleSet::new((0..100).map(|n| Rule::any(n).protocol(n as u8)).collect()).unwrap();
+/// let choice = meta::Builder::new().build(&rules).unwrap().choice();
+/// assert_eq!(choice.engine, meta::Engine::Tree);
+/// assert!(choice.why.contains("100 rules"), "{}", choice.why);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// The engine.
@@ -21,6 +30,13 @@ pub struct Choice {
 }
 
 /// Engines that [`Meta`](super::Meta) chooses from.
+///
+/// ```
+/// use portcullis_classifier::{Rule, RuleSet, meta};
+///
+/// let one = RuleSet::new(vec![Rule::any(0)]).unwrap();
+/// assert_eq!(meta::Builder::new().build(&one).unwrap().choice().engine, meta::Engine::Linear);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Engine {

@@ -4,6 +4,8 @@
 
 mod base;
 mod config;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod standin;
 mod writer;
 
@@ -12,11 +14,10 @@ pub use config::Config;
 
 use std::sync::{Arc, Condvar, Mutex};
 
-use arc_swap::ArcSwap;
-
 use crate::Error;
 use crate::header::{Header, TupleV4};
 use crate::rule::{Rule, RuleId, RuleSet};
+use crate::sync::Published;
 use crate::tree::{self, Mismatch};
 use crate::tuple::{Filling, Generation, Match, Priority, RuleHandle};
 use base::{Base, Deleted, Named};
@@ -26,6 +27,14 @@ use writer::Writer;
 const CHUNK: usize = 64;
 
 /// Builds a [`Meta`].
+///
+/// ```
+/// use portcullis_classifier::{RuleSet, meta};
+///
+/// let config = meta::Config::default().rebuild_after(1_000);
+/// let meta = meta::Builder::new().configure(config).build(&RuleSet::default()).unwrap();
+/// assert_eq!(meta.choice().engine, meta::Engine::Linear, "no rules yet");
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Builder {
     config: Config,
@@ -55,7 +64,7 @@ impl Builder {
         let state = State::new(base, generation);
         let shared = Shared {
             config: self.config,
-            state: ArcSwap::from_pointee(state),
+            state: Published::from_pointee(state),
             writer: Mutex::new(writer),
             settled: Condvar::new(),
         };
@@ -88,6 +97,13 @@ impl State {
         Self { base, delta: Arc::new(delta), deleted }
     }
 
+    /// The best rule that matches.
+    fn lookup(&self, header: &Header) -> Option<Match> {
+        let mut best = self.base.lookup(&self.deleted, header).map(|id| self.base.found(id));
+        self.delta.lookup(header, &mut best);
+        best.map(|(_, found)| found)
+    }
+
     /// The same with another delta table.
     fn with_delta(&self, delta: Generation) -> Self {
         Self { base: self.base.clone(), delta: Arc::new(delta), deleted: self.deleted.copy() }
@@ -97,13 +113,27 @@ impl State {
 #[derive(Debug)]
 struct Shared {
     config: Config,
-    state: ArcSwap<State>,
+    state: Published<State>,
     writer: Mutex<Writer>,
     /// Told when a rebuild ends.
     settled: Condvar,
 }
 
 /// What a thread keeps between batches.
+///
+/// ```
+/// use portcullis_classifier::{Header, Rule, RuleSet, meta};
+///
+/// let rules = RuleSet::new(vec![Rule::any(3)]).unwrap();
+/// let engine = meta::Builder::new().build(&rules).unwrap();
+/// let mut scratch = meta::Scratch::default();
+/// let header = Header::v4([10, 0, 0, 1], [10, 0, 0, 2], 6, 1, 2);
+/// for batch in [[header; 8], [header; 8]] {
+///     let mut found = [None; 8];
+///     engine.lookup_batch(&batch, &mut scratch, &mut found);
+///     assert!(found.iter().all(Option::is_some));
+/// }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
     tree: tree::Scratch,
@@ -138,10 +168,7 @@ impl Meta {
     /// The best rule that matches: lowest priority, then lowest handle.
     #[must_use]
     pub fn lookup(&self, header: &Header) -> Option<Match> {
-        let state = self.shared.state.load();
-        let mut best = state.base.lookup(&state.deleted, header).map(|id| state.base.found(id));
-        state.delta.lookup(header, &mut best);
-        best.map(|(_, found)| found)
+        self.shared.state.load().lookup(header)
     }
 
     /// The best rule that matches, for each header.

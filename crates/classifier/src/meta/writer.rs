@@ -130,7 +130,7 @@ fn logged(
 }
 
 /// Marks a compiled rule as deleted, with what it hides in the delta table; whether that has room.
-fn hide(shared: &Shared, writer: &mut Writer, place: usize) -> bool {
+pub(super) fn hide(shared: &Shared, writer: &mut Writer, place: usize) -> bool {
     let state = shared.state.load_full();
     let (config, filling) = (&shared.config.tuple, &mut writer.filling);
     let (grown, done) =

@@ -16,6 +16,15 @@ use crate::tree::Tree;
 use region::{boxes, subtract};
 
 /// Limits of a query.
+///
+/// ```
+/// use portcullis_classifier::{Rule, RuleSet, query, tree};
+///
+/// let rules = RuleSet::new(vec![Rule::any(0), Rule::any(1).protocol(6)]).unwrap();
+/// let tree = tree::Builder::new().build(&rules).unwrap();
+/// let config = query::Config::default().max_cuts(1_000).max_regions(10);
+/// assert_eq!(tree.shadowed(&config).unwrap().len(), 1);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     max_cuts: usize,
@@ -44,6 +53,15 @@ impl Config {
 }
 
 /// A region in which two classifiers answer with different actions.
+///
+/// ```
+/// use portcullis_classifier::{Rule, RuleSet, query, tree};
+///
+/// let build = |rules| tree::Builder::new().build(&RuleSet::new(rules).unwrap()).unwrap();
+/// let (old, new) = (build(vec![Rule::any(0)]), build(vec![Rule::any(1).protocol(6), Rule::any(0)]));
+/// let differences = old.diff(&new, &query::Config::default()).unwrap();
+/// assert!(differences.iter().all(|difference| difference.example.protocol == 6));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// Where.

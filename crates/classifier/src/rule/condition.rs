@@ -78,6 +78,13 @@ impl fmt::Display for PortRange {
 }
 
 /// A set of protocol numbers.
+///
+/// ```
+/// use portcullis_classifier::ProtocolSet;
+///
+/// let set: ProtocolSet = [6, 17].into_iter().collect();
+/// assert!(set.contains(17) && !set.contains(1));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ProtocolSet([u64; 4]);
 

@@ -6,6 +6,14 @@ use super::{AddressMatch, ClassMatch, Rule, RuleId, VlanMatch};
 use crate::Error;
 
 /// Limits on a [`RuleSet`].
+///
+/// ```
+/// use portcullis_classifier::{Rule, RuleSetConfig};
+///
+/// let config = RuleSetConfig::default().max_rules(1);
+/// assert!(config.build(vec![Rule::any(0)]).is_ok());
+/// assert!(config.build(vec![Rule::any(0), Rule::any(1)]).is_err());
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct RuleSetConfig {
     max_rules: usize,

@@ -62,6 +62,15 @@ pub(crate) fn first_zero_byte(bytes: u32) -> u32 {
 }
 
 /// Instruction sets, best last.
+///
+/// ```
+/// use portcullis_classifier::{Instructions, Rule, RuleSet, tree};
+///
+/// let config = tree::Config::default().instructions(Instructions::Scalar);
+/// let rules = RuleSet::new(vec![Rule::any(0)]).unwrap();
+/// let tree = tree::Builder::new().configure(config).build(&rules).unwrap();
+/// assert_eq!(tree.instructions(), Instructions::Scalar);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Instructions {

@@ -27,6 +27,15 @@ use forest::{Forest, NOTHING};
 use walk::Backend;
 
 /// Builds a [`Tree`].
+///
+/// ```
+/// use portcullis_classifier::{Rule, RuleSet, tree};
+///
+/// let config = tree::Config::default().touch_limit(40);
+/// let rules = RuleSet::new(vec![Rule::any(0).protocol(6)]).unwrap();
+/// let tree = tree::Builder::new().configure(config).build(&rules).unwrap();
+/// assert!(tree.worst_case_touches() <= 40);
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Builder {
     config: Config,
@@ -122,6 +131,20 @@ pub struct Tree {
 }
 
 /// What a thread keeps between batches, so that lookups allocate nothing.
+///
+/// ```
+/// use portcullis_classifier::{Header, Rule, RuleSet, tree};
+///
+/// let rules = RuleSet::new(vec![Rule::any(3)]).unwrap();
+/// let engine = tree::Builder::new().build(&rules).unwrap();
+/// let mut scratch = tree::Scratch::default();
+/// let header = Header::v4([10, 0, 0, 1], [10, 0, 0, 2], 6, 1, 2);
+/// for batch in [[header; 8], [header; 8]] {
+///     let mut found = [None; 8];
+///     engine.lookup_batch(&batch, &mut scratch, &mut found);
+///     assert!(found.iter().all(Option::is_some));
+/// }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {}
 
@@ -349,6 +372,15 @@ impl Tree {
 }
 
 /// A place where a compiled form differs from its rules, or where the proof does not go through.
+///
+/// ```
+/// use portcullis_classifier::tree::Mismatch;
+/// use portcullis_classifier::{Header, RuleId};
+///
+/// let header = Header::v4([10, 0, 0, 1], [10, 0, 0, 2], 6, 1, 2);
+/// let mismatch = Mismatch { header: Some(header), expected: RuleId::new(3), found: None };
+/// assert!(mismatch.to_string().contains("RuleId(3)"), "{mismatch}");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the compiled form differs from its rules: {expected:?} expected, {found:?} found for {header:?}"

@@ -23,10 +23,18 @@ use crate::Error;
 use crate::header::Header;
 use crate::rule::{Rule, RuleSet};
 
-/// Slots of a new table.
-const FIRST_CAPACITY: usize = 256;
+/// Slots of a new table; few for loom, which follows each.
+const FIRST_CAPACITY: usize = if cfg!(loom) { 4 } else { 256 };
 
 /// Settings of the [`Tuple`] engine.
+///
+/// ```
+/// use portcullis_classifier::{Rule, RuleSet, tuple};
+///
+/// let config = tuple::Config::default().max_shapes(1);
+/// let rules = RuleSet::new(vec![Rule::any(0), Rule::any(1).protocol(6)]).unwrap();
+/// assert!(tuple::Builder::new().configure(config).build(&rules).is_err(), "two shapes");
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     pub(crate) max_rules: usize,
@@ -70,6 +78,13 @@ impl Config {
 }
 
 /// Builds a [`Tuple`].
+///
+/// ```
+/// use portcullis_classifier::{Rule, RuleSet, tuple};
+///
+/// let rules = RuleSet::new(vec![Rule::any(0).protocol(6), Rule::any(1).protocol(17)]).unwrap();
+/// assert_eq!(tuple::Builder::new().build(&rules).unwrap().shapes(), 1);
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Builder {
     config: Config,
@@ -273,7 +288,9 @@ impl Filling {
     ) -> Result<(Generation, Self), Error> {
         let capacity = ((self.len() + more) * 3).max(FIRST_CAPACITY).next_power_of_two();
         let (generation, mut filling) = Self::new(capacity, config.max_shapes, config.max_chain);
-        for (handle, inserted) in self.rules() {
+        let mut rules: Vec<_> = self.rules().collect();
+        rules.sort_unstable_by_key(|(handle, _)| *handle);
+        for (handle, inserted) in rules {
             filling.insert(&generation, handle, inserted.priority, inserted.rule.clone())?;
         }
         Ok((generation, filling))

@@ -78,6 +78,15 @@ impl RuleHandle {
 }
 
 /// What a lookup found.
+///
+/// ```
+/// use portcullis_classifier::{Header, Rule, RuleSet, meta, tuple::{Match, RuleHandle}};
+///
+/// let rules = RuleSet::new(vec![Rule::any(7)]).unwrap();
+/// let meta = meta::Builder::new().build(&rules).unwrap();
+/// let header = Header::v4([10, 0, 0, 1], [10, 0, 0, 2], 6, 1, 2);
+/// assert_eq!(meta.lookup(&header), Some(Match { rule: RuleHandle::new(0), action: 7 }));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Match {
     /// Which rule.
