@@ -12,6 +12,7 @@ use portcullis::policy::model::TierDefault;
 use serde_json::{Value, json};
 
 use crate::documents;
+use crate::evidence;
 use crate::output::{self, Outcome, Refused};
 
 /// Flags of `portcullis explain`.
@@ -25,6 +26,8 @@ use crate::output::{self, Outcome, Refused};
 
 Example:
   portcullis explain --cluster cluster.yaml --policies policies/ --flow 'tcp shop/web > shop/db:5432'
+  portcullis explain --cluster cluster.yaml --policies policies/ --record flows.jsonl:17
+  portcullis explain --cluster cluster.yaml --policies policies/ --pcap tuesday.pcap --packet 4711
 
 Exit code: 0 for an answer, whichever; 2 if a document or the flow is refused."
 )]
@@ -36,8 +39,17 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE_OR_FOLDER", required = true)]
     policies: Vec<PathBuf>,
     /// The flow; may be given several times
-    #[arg(long, value_name = "FLOW", required = true)]
+    #[arg(long, value_name = "FLOW", required_unless_present_any = ["record", "pcap"])]
     flow: Vec<String>,
+    /// The flow of a flow log's record: the JSON line itself, or FILE:LINE
+    #[arg(long, value_name = "RECORD")]
+    record: Vec<String>,
+    /// The flow of a packet of this capture (pcap or pcapng), as its connection was opened
+    #[arg(long, value_name = "FILE", requires = "packet")]
+    pcap: Option<PathBuf>,
+    /// Number of the packet, from 1; may be given several times
+    #[arg(long, value_name = "N", requires = "pcap", value_parser = clap::value_parser!(u64).range(1..))]
+    packet: Vec<u64>,
     /// One JSON object a flow instead of text
     #[arg(long)]
     json: bool,
@@ -48,11 +60,16 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     documents::one_stdin(args.policies.iter().chain([&args.cluster]))?;
     let cluster = documents::cluster(&args.cluster)?;
     let policies = documents::policies(&args.policies)?;
-    let flows = args
+    let asked = args
         .flow
         .iter()
-        .map(|text| parse_flow(text, &cluster).map_err(|e| format!("error: {e}")))
-        .collect::<Result<Vec<_>, _>>()?;
+        .map(|text| parse_flow(text, &cluster).map_err(|e| Refused::from(format!("error: {e}"))));
+    let recorded = args.record.iter().map(|record| evidence::of_record(record));
+    let captured = args
+        .pcap
+        .iter()
+        .flat_map(|path| args.packet.iter().map(move |number| evidence::of_packet(path, *number)));
+    let flows = asked.chain(recorded).chain(captured).collect::<Result<Vec<_>, _>>()?;
     for (index, flow) in flows.iter().enumerate() {
         let explanation = explain(&cluster, &policies, flow);
         if args.json {

@@ -9,6 +9,7 @@ mod diff;
 mod doctor;
 mod documents;
 mod eval;
+mod evidence;
 mod explain;
 mod lab;
 mod output;

@@ -143,6 +143,77 @@ fn every_packet_is_judged_the_same_every_time() {
 }
 
 #[test]
+fn two_sets_are_compared_on_one_capture() {
+    let folder = Folder::new("compared");
+    write_pcap(&folder.0.join("in.pcap"), &packets());
+    let same = folder.replay(&["--compare", "policies.yaml"]);
+    assert_eq!((same.0, same.2.as_str()), (Some(0), ""));
+    assert!(same.1.starts_with("0 of 5 packets"), "{}", same.1);
+
+    std::fs::write(folder.0.join("next.yaml"), POLICIES.replace("443", "80")).unwrap();
+    let (code, text, error) = folder.replay(&["--compare", "next.yaml"]);
+    assert_eq!((code, error.as_str()), (Some(1), ""));
+    let expected = "\
+allow -> deny  default/client > default/web tcp/443: 1 flows, 2 packets, 108 bytes; first: packet 2
+  before: NetworkPolicy/default/https (policies.yaml:5:58)
+  after:  NetworkPolicy/default/https (next.yaml:2:1)
+deny -> allow  default/client > default/web tcp/80: 1 flows, 1 packets, 54 bytes; first: packet 1
+  before: NetworkPolicy/default/https (policies.yaml:2:1)
+  after:  NetworkPolicy/default/https (next.yaml:5:58)
+3 of 5 packets, of 2 flows, are decided otherwise
+";
+    assert_eq!(text, expected);
+    let (_, json, _) = folder.replay(&["--compare", "next.yaml", "--json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["packets"], &json["changed"]), (&Value::from(5), &Value::from(3)));
+    assert_eq!(json["groups"][0]["from"]["verdict"], "allow");
+    assert_eq!(json["groups"][0]["packets"], 2);
+}
+
+#[test]
+fn evidence_is_explained() {
+    let folder = Folder::new("evidence");
+    write_pcap(&folder.0.join("in.pcap"), &packets());
+    let record = r#"{"protocol":6,"source":{"address":"10.0.0.1","port":40000},"destination":{"address":"10.0.0.2","port":80}}"#;
+    std::fs::write(folder.0.join("flows.jsonl"), format!("{{}}\n{record}\n")).unwrap();
+    let explain = |more: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+            .current_dir(&folder.0)
+            .args("explain --cluster cluster.yaml --policies policies.yaml --json".split(' '))
+            .args(more)
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let flow = |more: &[&str]| {
+        let (code, out, error) = explain(more);
+        assert_eq!((code, error.as_str()), (Some(0), ""));
+        let json: Value = serde_json::from_str(&out).unwrap();
+        (json["flow"]["text"].as_str().unwrap().to_owned(), json["verdict"].clone())
+    };
+    let denied = ("tcp 10.0.0.1:40000 > 10.0.0.2:80".to_owned(), Value::from("deny"));
+    assert_eq!(flow(&["--record", record]), denied);
+    assert_eq!(flow(&["--record", "flows.jsonl:2"]), denied);
+    assert_eq!(flow(&["--pcap", "in.pcap", "--packet", "1"]), denied);
+    // An answer belongs to the connection that the question opened.
+    let allowed = ("tcp 10.0.0.1:40001 > 10.0.0.2:443".to_owned(), Value::from("allow"));
+    assert_eq!(flow(&["--pcap", "in.pcap", "--packet", "3"]), allowed);
+
+    for (more, says) in [
+        (&["--pcap", "in.pcap", "--packet", "4"][..], "packet 4: ARP"),
+        (&["--pcap", "in.pcap", "--packet", "5"], "packet 5: The frame ends within the IP header"),
+        (&["--pcap", "in.pcap", "--packet", "6"], "packet 6: there are fewer"),
+        (&["--record", "flows.jsonl:1"], "flows.jsonl:1: not a record"),
+        (&["--record", "flows.jsonl:9"], "fewer than 9 lines"),
+        (&["--record", "flows.jsonl"], "FILE:LINE is needed"),
+    ] {
+        let (code, _, error) = explain(more);
+        assert!(code == Some(2) && error.contains(says), "{more:?}: {error}");
+    }
+}
+
+#[test]
 fn the_annotated_capture_carries_verdicts() {
     let folder = Folder::new("annotated");
     write_pcap(&folder.0.join("in.pcap"), &packets());

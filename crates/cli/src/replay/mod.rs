@@ -1,8 +1,9 @@
 //! `portcullis replay`: a capture through the production pipeline, on the capture's own clock.
 
 mod annotate;
+mod compare;
 mod report;
-mod source;
+pub(crate) mod source;
 
 use std::collections::HashMap;
 use std::io::{BufWriter, Write};
@@ -11,16 +12,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use portcullis::dataplane::clock::{Time, Virtual};
-use portcullis::dataplane::packet;
+use portcullis::dataplane::packet::{self, Tuple};
 use portcullis::dataplane::pipeline::{Input, Judgement};
 use portcullis::identity_table::endpoint::ClusterState;
-use portcullis::policy;
-use portcullis::{Engine, EngineConfig};
+use portcullis::policy::model::PolicySet;
+use portcullis::{Engine, EngineConfig, Judge};
 
-use crate::output::{Outcome, Refused};
+use crate::documents;
+use crate::output::{self, Outcome, Refused};
 use annotate::Annotated;
+use compare::Comparison;
 use report::{Line, Summary};
-use source::Capture;
+use source::{Capture, Captured};
 
 /// Flags of `portcullis replay`.
 #[derive(clap::Args)]
@@ -34,8 +37,10 @@ Examples:
   portcullis replay --cluster c.yaml --policies p.yaml --pcap tuesday.pcap
   portcullis replay --cluster c.yaml --policies p.yaml --pcap t.pcapng --json | jq -r .policy | sort | uniq -c
   portcullis replay --cluster c.yaml --policies p.yaml --pcap t.pcap --out judged.pcapng
+  portcullis replay --cluster c.yaml --policies p.yaml --compare next.yaml --pcap tuesday.pcap
 
-Exit code: 0, or 2 if a document or the capture is refused (the reason is on stderr).")]
+Exit code: 0, or 2 if a document or the capture is refused (the reason is on stderr). With --compare
+also 1: some packets are decided otherwise.")]
 pub(crate) struct Args {
     /// Namespaces, pods, nodes (YAML or JSON; a file or a folder)
     #[arg(long, value_name = "FILE")]
@@ -49,63 +54,60 @@ pub(crate) struct Args {
     /// Also write the packets as pcapng, with verdict, reason and policy in each packet's comment
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Print a JSON line a packet rather than a summary
+    /// Other policies to judge the same packets by (a file or a folder; may be given several times):
+    /// prints which flows they decide otherwise, and by which rules, instead of the summary
+    #[arg(long, value_name = "FILE_OR_FOLDER", conflicts_with = "out")]
+    compare: Vec<PathBuf>,
+    /// Print a JSON line a packet rather than a summary; with --compare, one object
     #[arg(long)]
     json: bool,
 }
 
 /// Judges every packet of the capture.
 pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
-    let cluster = policy::load_cluster(&args.cluster)?;
-    let policies = policy::load_policies(&args.policies)?;
-    for warning in cluster.warnings.iter().chain(&policies.warnings) {
-        eprintln!("{warning}");
-    }
-    let names = Names::of(&cluster.value);
+    let cluster = documents::cluster(&args.cluster)?;
+    let names = Names::of(&cluster);
+    let policies = documents::policies(&args.policies)?;
+    let next = match &args.compare[..] {
+        [] => None,
+        paths => Some(documents::policies(paths)?),
+    };
     let mut capture = Capture::open(&args.pcap)?;
+    match next {
+        None => {
+            let side = Side::new(cluster, policies)?;
+            summarise(&args, &mut capture, side, &names)
+        }
+        Some(next) => {
+            let sides = [Side::new(cluster.clone(), policies)?, Side::new(cluster, next)?];
+            compare(&args, &mut capture, sides, &names)
+        }
+    }
+}
+
+fn summarise(
+    args: &Args,
+    capture: &mut Capture,
+    mut side: Side,
+    names: &Names,
+) -> Result<Outcome, Refused> {
     let mut annotated = args.out.as_deref().map(Annotated::create).transpose()?;
-
-    let clock = Arc::new(Virtual::default());
-    let mut config = EngineConfig::default();
-    config.clock = clock.clone();
-    let engine = Engine::new(config)?;
-    engine.apply(cluster.value, policies.value)?;
-    let mut judge = engine.judge();
-
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut summary = Summary::default();
-    let mut began = None;
-    let mut broken = None;
-    for n in 1.. {
-        let packet = match capture.next() {
-            Ok(Some(packet)) => packet,
-            Ok(None) => break,
-            Err(error) => {
-                broken = Some(error);
-                break;
-            }
-        };
-        let since = packet.time.saturating_sub(*began.get_or_insert(packet.time));
-        // The clock never goes back, even where a capture's stamps do.
-        clock.set(Time::from_nanos(since));
-        let mut judgements = [Judgement::default()];
-        let input = Input { data: &packet.data, wire_len: packet.wire_len };
-        judge.packets(&[input], &mut judgements);
-        let [judgement] = judgements;
-
-        let policy = engine.rule(judgement.rule).map(|rule| rule.policy.name.to_string());
-        let headers = packet::parse(&packet.data, packet.wire_len).ok();
-        let tuple = headers.as_ref().and_then(report::tuple);
-        let line = Line::new(n, since, &judgement, policy.as_deref(), tuple, &names);
+    let broken = for_each(capture, |n, since, packet| {
+        let judgement = side.judge(since, packet);
+        let policy = side.engine.rule(judgement.rule).map(|rule| rule.policy.name.to_string());
+        let line = Line::new(n, since, &judgement, policy.as_deref(), tuple(packet), names);
         summary.count(&line, packet.wire_len);
         if let Some(annotated) = &mut annotated {
-            annotated.write(&packet, &line)?;
+            annotated.write(packet, &line)?;
         }
         if args.json {
             serde_json::to_writer(&mut out, &line)?;
             out.write_all(b"\n")?;
         }
-    }
+        Ok(())
+    })?;
     if !args.json {
         summary.print(&mut out)?;
     }
@@ -113,9 +115,85 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     if let Some(annotated) = annotated {
         annotated.finish()?;
     }
+    broken.map_or(Ok(Outcome::Done), Err)
+}
+
+fn compare(
+    args: &Args,
+    capture: &mut Capture,
+    [mut old, mut new]: [Side; 2],
+    names: &Names,
+) -> Result<Outcome, Refused> {
+    let mut comparison = Comparison::default();
+    let broken = for_each(capture, |n, since, packet| {
+        let judged = [old.judge(since, packet), new.judge(since, packet)];
+        let both = [(&old.engine, &judged[0]), (&new.engine, &judged[1])];
+        comparison.packet(n, packet.wire_len, tuple(packet), names, both);
+        Ok(())
+    })?;
+    if args.json {
+        output::json(&comparison.as_json())?;
+    } else {
+        output::text(&comparison.to_string())?;
+    }
     match broken {
         Some(error) => Err(error),
+        None if comparison.differs() => Ok(Outcome::Findings),
         None => Ok(Outcome::Done),
+    }
+}
+
+/// Calls `each` with the number, the nanoseconds since the first packet, and the packet; answers with
+/// what is wrong with the capture where it breaks.
+fn for_each(
+    capture: &mut Capture,
+    mut each: impl FnMut(u64, u64, &Captured) -> Result<(), Refused>,
+) -> Result<Option<Refused>, Refused> {
+    let mut began = None;
+    for n in 1.. {
+        match capture.next() {
+            Ok(Some(packet)) => {
+                let since = packet.time.saturating_sub(*began.get_or_insert(packet.time));
+                each(n, since, &packet)?;
+            }
+            Ok(None) => break,
+            Err(error) => return Ok(Some(error)),
+        }
+    }
+    Ok(None)
+}
+
+/// The 5-tuple of a packet, if it is a sound IP packet.
+fn tuple(packet: &Captured) -> Option<Tuple> {
+    packet::parse(&packet.data, packet.wire_len).ok().as_ref().and_then(report::tuple)
+}
+
+/// An engine on the capture's clock.
+struct Side {
+    clock: Arc<Virtual>,
+    engine: Engine,
+    judge: Judge,
+}
+
+impl Side {
+    fn new(cluster: ClusterState, policies: PolicySet) -> Result<Self, Refused> {
+        let clock = Arc::new(Virtual::default());
+        let mut config = EngineConfig::default();
+        config.clock = clock.clone();
+        let engine = Engine::new(config)?;
+        engine.apply(cluster, policies)?;
+        let judge = engine.judge();
+        Ok(Self { clock, engine, judge })
+    }
+
+    fn judge(&mut self, since: u64, packet: &Captured) -> Judgement {
+        // The clock never goes back, even where a capture's stamps do.
+        self.clock.set(Time::from_nanos(since));
+        let mut judgements = [Judgement::default()];
+        let input = Input { data: &packet.data, wire_len: packet.wire_len };
+        self.judge.packets(&[input], &mut judgements);
+        let [judgement] = judgements;
+        judgement
     }
 }
 

@@ -13,17 +13,17 @@ use crate::output::Refused;
 
 /// One packet as captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Captured {
+pub(crate) struct Captured {
     /// Nanoseconds since 1970.
-    pub(super) time: u64,
+    pub(crate) time: u64,
     /// Bytes that the packet had on the wire; `data` may be cut short.
-    pub(super) wire_len: usize,
+    pub(crate) wire_len: usize,
     /// The Ethernet frame.
-    pub(super) data: Vec<u8>,
+    pub(crate) data: Vec<u8>,
 }
 
 /// A capture file, read packet by packet.
-pub(super) struct Capture {
+pub(crate) struct Capture {
     name: String,
     format: Format,
     read: u64,
@@ -42,7 +42,7 @@ impl Capture {
     ///
     /// # Errors
     /// It cannot be read, is neither pcap nor pcapng, or holds no Ethernet frames.
-    pub(super) fn open(path: &Path) -> Result<Self, Refused> {
+    pub(crate) fn open(path: &Path) -> Result<Self, Refused> {
         let name = path.display().to_string();
         let refuse = |reason: &str| Refused::from(format!("error: {name}: {reason}"));
         let mut file = File::open(path).map_err(|e| refuse(&e.to_string()))?;
@@ -70,7 +70,7 @@ impl Capture {
     ///
     /// # Errors
     /// The file is cut off or broken here; what came before was good.
-    pub(super) fn next(&mut self) -> Result<Option<Captured>, Refused> {
+    pub(crate) fn next(&mut self) -> Result<Option<Captured>, Refused> {
         let next = match &mut self.format {
             Format::Pcap { reader, nanoseconds } => next_pcap(reader, *nanoseconds),
             Format::PcapNg(reader) => next_pcapng(reader),
