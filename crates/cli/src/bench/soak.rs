@@ -114,8 +114,8 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     let (sent, memory, seconds) = load(&args, &path)?;
     // What is on its way arrives, and what happened is written.
     std::thread::sleep(SECOND);
-    let seen = sinks.stop()?;
-    let totals = firewall.totals();
+    let mut seen = sinks.stop()?;
+    let totals = settle(&firewall, &mut seen);
     let packets = Packets::of(&totals, &firewall)?;
     let connections = Connections::of(&totals, &seen);
     let arrived = (0..STREAMS).map(|stream| sink.received(stream)).sum::<Result<u64, _>>()?;
@@ -170,6 +170,25 @@ fn load(args: &Args, path: &Path) -> Result<(u64, Memory, f64), Refused> {
         samples.push(resident()?);
     }
     Ok((sent, Memory::of(&samples), began.elapsed().as_secs_f64()))
+}
+
+/// Connections go on ending after the sinks: reads what they leave behind until nothing moves, and
+/// answers the numbers that go with that.
+fn settle(firewall: &Firewall, seen: &mut Seen) -> Totals {
+    loop {
+        let before = firewall.totals();
+        std::thread::sleep(Duration::from_millis(5));
+        let mut read = 0;
+        firewall.events(|event| {
+            read += 1;
+            seen.note(&event);
+        });
+        let after = firewall.totals();
+        let still = (before.opened, before.ended) == (after.opened, after.ended);
+        if read == 0 && after.events_waiting == 0 && still {
+            return after;
+        }
+    }
 }
 
 impl Memory {

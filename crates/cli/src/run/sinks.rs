@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use portcullis::dataplane::port::xdp::FailureMode;
-use portcullis::{Firewall, FlowKind};
+use portcullis::{Firewall, FlowEvent, FlowKind};
 
 use super::TICK;
 use super::flow_log::FlowLog;
@@ -36,7 +36,7 @@ pub(crate) struct Sinks {
 /// What became of it all.
 #[derive(Debug, Default, serde::Serialize)]
 pub(crate) struct Seen {
-    /// Records in the flow log: connections opened, packets dropped, connections ended.
+    /// Records: connections opened, packets dropped, connections ended.
     pub(crate) opened: u64,
     pub(crate) dropped: u64,
     pub(crate) ended: u64,
@@ -48,6 +48,17 @@ pub(crate) struct Seen {
     pub(crate) captured: u64,
     pub(crate) beyond_the_rate: u64,
     pub(crate) lost_in_capture: u64,
+}
+
+impl Seen {
+    /// Counts one more record.
+    pub(crate) fn note(&mut self, event: &FlowEvent) {
+        match event.kind {
+            FlowKind::Opened => self.opened += 1,
+            FlowKind::Dropped => self.dropped += 1,
+            _ => self.ended += 1,
+        }
+    }
 }
 
 impl Sinks {
@@ -132,11 +143,7 @@ fn follow(mut log: FlowLog, firewall: &Firewall, observed: &Observed, stop: &Ato
         let last = stop.load(Ordering::Acquire);
         log.follow(firewall, |event| {
             observed.note(event);
-            match event.kind {
-                FlowKind::Opened => seen.opened += 1,
-                FlowKind::Dropped => seen.dropped += 1,
-                _ => seen.ended += 1,
-            }
+            seen.note(event);
         });
         if last {
             seen.unwritten = log.unwritten();
