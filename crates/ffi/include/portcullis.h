@@ -46,6 +46,11 @@
 #define PORTCULLIS_CUT 3
 
 /**
+ * `rule` of what is counted for several rules together.
+ */
+#define PORTCULLIS_OTHER_RULES 4294967294
+
+/**
  * A connection was opened, or a packet that stands alone was allowed.
  */
 #define PORTCULLIS_EVENT_OPENED 1
@@ -529,7 +534,55 @@ typedef struct portcullis_totals {
    * Packets whose unfinished checksum was completed.
    */
   uint64_t checksums_completed;
+  /**
+   * Answers sent to senders of rejected packets.
+   */
+  uint64_t rejects_sent;
+  /**
+   * Of `connections`, TCP connections whose handshake is not finished.
+   */
+  uint64_t half_open;
+  /**
+   * Connections that there is room for.
+   */
+  uint64_t capacity;
+  /**
+   * Connections that had to go because there was no more room.
+   */
+  uint64_t evicted;
 } portcullis_totals;
+
+/**
+ * What one rule let pass and refused since the start. It grows at the end:
+ * `portcullis_engine_rule_totals` takes its size.
+ */
+typedef struct portcullis_rule_totals {
+  /**
+   * The rule, for `portcullis_engine_rule`; `PORTCULLIS_NO_RULE` for packets of which none decided,
+   * `PORTCULLIS_OTHER_RULES` for rules that are counted together, because there are so many.
+   */
+  uint32_t rule;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
+  /**
+   * Packets let pass.
+   */
+  uint64_t passed;
+  /**
+   * Bytes of these.
+   */
+  uint64_t passed_bytes;
+  /**
+   * Packets not let pass.
+   */
+  uint64_t refused;
+  /**
+   * Bytes of these.
+   */
+  uint64_t refused_bytes;
+} portcullis_rule_totals;
 
 /**
  * Something that happened to a flow. It grows at the end: `portcullis_engine_events` takes its size.
@@ -1053,6 +1106,22 @@ int32_t portcullis_engine_drops(const struct portcullis_engine *engine,
                                 uint64_t *counts,
                                 size_t capacity,
                                 size_t *count);
+
+/**
+ * What each rule did since the start, over all workers and judges: rules that decided of a packet at
+ * least.
+ *
+ * `rule_size`: `sizeof(portcullis_rule_totals)`. `capacity`: room in `rules`; what is beyond is left
+ * out. `count`: how many there are, which may be more by the next call.
+ *
+ * Undefined unless:
+ * `rules` has room for `capacity` of that size, `count` points to room for a number.
+ */
+int32_t portcullis_engine_rule_totals(const struct portcullis_engine *engine,
+                                      struct portcullis_rule_totals *rules,
+                                      size_t rule_size,
+                                      size_t capacity,
+                                      size_t *count);
 
 /**
  * Hands over what was recorded since the last call, at most `capacity` events, oldest first for each
