@@ -24,6 +24,12 @@ fn main() {
     let after_compile = peak();
     let (prove, proof) = time(|| engine.prove().expect("a right program"));
     let after_prove = peak();
+    let mut newcomer = cluster.endpoints.first().expect("a pod").clone();
+    newcomer.labels = newcomer.labels.with("files.example/new", "yes");
+    (newcomer.name, newcomer.addresses) = ("newcomer".into(), vec!["192.0.2.77".parse().unwrap()]);
+    let (new_labels, _) = time(|| engine.upsert_endpoint(newcomer).expect("within limits"));
+    let (one_policy, _) =
+        time(|| engine.set_policies(without_one(&policies)).expect("within limits"));
     let (lint, findings) = time(|| lint(&policies, Some(&cluster)).expect("a sound cluster"));
     let after_lint = peak();
     let less = without_one(&policies);
@@ -31,7 +37,7 @@ fn main() {
         time(|| diff((&cluster, &policies), (&cluster, &less)).expect("a sound cluster"));
     println!(
         "{{\"load_ms\":{:.0},\"compile_ms\":{:.0},\"program_bytes\":{},\"prove_ms\":{:.0},\
-         \"proved_cases\":{},\"proved_regions\":{},\"lint_ms\":{:.0},\"findings\":{},\
+         \"proved_cases\":{},\"proved_regions\":{},\"pod_with_new_labels_ms\":{:.1},\"one_policy_ms\":{:.0},\"lint_ms\":{:.0},\"findings\":{},\
          \"diff_ms\":{:.0},\"changes\":{},\"peak_bytes\":{{\"compile\":{after_compile},\
          \"prove\":{after_prove},\"lint\":{after_lint},\"diff\":{}}}}}",
         ms(load),
@@ -40,6 +46,8 @@ fn main() {
         ms(prove),
         proof.cases,
         proof.regions,
+        ms(new_labels),
+        ms(one_policy),
         ms(lint),
         findings.len(),
         ms(diff),
