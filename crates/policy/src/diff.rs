@@ -119,7 +119,11 @@ struct Comparison<'a> {
     changed: Vec<bool>,
     /// For each class and direction: whether other policies apply to it.
     governed_anew: [Vec<bool>; 2],
+    contents: [Contents; 2],
 }
+
+/// Policies of a side by content, by tier and index: equal numbers say the same.
+type Contents = AHashMap<(usize, usize), usize>;
 
 impl<'a> Comparison<'a> {
     fn new(
@@ -149,7 +153,7 @@ impl<'a> Comparison<'a> {
             atlas.classes.iter().map(differs).collect()
         });
         let exempt = [atlas.exempt(&views[0]), atlas.exempt(&views[1])];
-        Self { views, atlas, exempt, changed, governed_anew }
+        Self { views, atlas, exempt, changed, governed_anew, contents }
     }
 
     fn changes(&self) -> Vec<Change> {
@@ -248,6 +252,9 @@ impl<'a> Comparison<'a> {
                 Side::new(&self.views[side], ids, exempt[side])
             })
             .collect();
+        if exempt[0] == exempt[1] && self.ask_the_same(&sides) {
+            return Vec::new();
+        }
         let version = if destination.is_v4() { IpVersion::V4 } else { IpVersion::V6 };
         // A port name may stand for other numbers on either side.
         let mut cells = Vec::new();
@@ -263,6 +270,21 @@ impl<'a> Comparison<'a> {
             by_outcome.entry(outcomes).or_default().push(region);
         }
         by_outcome.into_iter().map(|((from, to), regions)| (regions, from, to)).collect()
+    }
+
+    /// Whether the same rules are asked on both sides, in the same order, with the same ends of tiers:
+    /// then no verdict differs, whatever policies apply beside them.
+    fn ask_the_same(&self, sides: &[Side<'_>]) -> bool {
+        let [old, new] = sides else { return false };
+        let numbers = |side: usize| {
+            move |at: (usize, usize)| self.contents[side].get(&at).copied().unwrap_or(usize::MAX)
+        };
+        let same = |old: &Option<Walk<'_>>, new: &Option<Walk<'_>>| match (old, new) {
+            (Some(old), Some(new)) => old.steps_by(numbers(0)).eq(new.steps_by(numbers(1))),
+            (None, None) => true,
+            _ => false,
+        };
+        old.names == new.names && same(&old.egress, &new.egress) && same(&old.ingress, &new.ingress)
     }
 
     fn ordinary_pair(&self, source: usize, destination: usize) -> Option<(IpAddr, IpAddr)> {
@@ -310,11 +332,7 @@ impl<'a> Comparison<'a> {
 }
 
 /// Policies by content: two with the same number say the same, wherever they are written.
-fn contents(
-    views: &[View<'_>; 2],
-    sources: &Sources,
-    clusters_differ: bool,
-) -> [AHashMap<(usize, usize), usize>; 2] {
+fn contents(views: &[View<'_>; 2], sources: &Sources, clusters_differ: bool) -> [Contents; 2] {
     let mut numbers = [AHashMap::default(), AHashMap::default()];
     let mut old: AHashMap<&PolicyName, (usize, Policy)> = AHashMap::default();
     let mut next = 0;

@@ -403,6 +403,18 @@ impl<'a> Walk<'a> {
         })
     }
 
+    /// Rules by the number that `number` gives their policy and by their place in it, and the ends of
+    /// tiers, whichever policy comes first there.
+    pub(crate) fn steps_by(
+        &self,
+        number: impl Fn((usize, usize)) -> usize,
+    ) -> impl Iterator<Item = (usize, usize, Option<TierDefault>)> {
+        self.steps.iter().map(move |step| match *step {
+            Step::Rule(tier, policy, rule, _) => (number((tier, policy)), rule, None),
+            Step::End(_, _, end) => (0, 0, Some(end)),
+        })
+    }
+
     pub(crate) fn decide(&self, header: &Header, names: [&[NamedPort]; 2]) -> (Verdict, Decider) {
         let [source, destination] = names.map(Ports);
         let mut passed = None;
