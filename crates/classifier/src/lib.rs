@@ -86,8 +86,8 @@
 //!   told apart by bits: the tree refuses them ([`Error::TooEntangled`]), and `meta` falls back to
 //!   `tuple` or, for few rules, to `linear`, and says so.
 //! - Deleting a rule that was compiled is in force when the call returns. What the rule hides goes
-//!   into the delta table first, which takes a comparison for each rule (up to 1 ms for 100,000);
-//!   when that is more than 1,024 rules, the call waits for the rebuild instead (about 60 ms).
+//!   into the delta table first, which takes a comparison for each rule (0.02 ms for 10,000 rules, 0.2 ms for 100,000);
+//!   when that is more than 1,024 rules, the call waits for the rebuild instead (up to 0.2 s for 100,000).
 //!   Lookups never search the list.
 //! - TCP flags under a mask, sets of classes, ranges of classes that cross a multiple of 65,536 and
 //!   scattered sets of protocols are compared after the box, one rule at a time.

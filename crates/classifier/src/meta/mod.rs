@@ -288,7 +288,7 @@ impl Meta {
     ///
     /// A rule that was compiled may hide later ones; those are put into the delta table first, which
     /// takes a comparison for each rule. When they are more than 1,024, or too many for the table's
-    /// limits, this waits until all rules are compiled anew (about 60 ms for 100,000): lookups never
+    /// limits, this waits until all rules are compiled anew (up to 0.2 s for 100,000): lookups never
     /// take longer than [`worst_case_touches`](Self::worst_case_touches) says.
     ///
     /// # Errors
