@@ -14,6 +14,7 @@ mod explain;
 mod lab;
 mod output;
 mod reach;
+mod recommend;
 mod replay;
 mod run;
 mod status;
@@ -58,6 +59,8 @@ enum Command {
     Diff(diff::Args),
     /// Show who can reach a pod, or what a pod can reach
     Reach(reach::Args),
+    /// Write least-privilege policies for the flows that were seen
+    Recommend(recommend::Args),
     /// Time the parts of portcullis on this machine
     Bench(bench::Args),
     /// Print versions of the command and of its formats
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Diff(args) => diff::run(args),
         Command::Reach(args) => reach::run(args),
+        Command::Recommend(args) => recommend::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Version(args) => version::run(args),
     };
