@@ -36,7 +36,12 @@ pub(crate) fn in_parallel<T: Sync, R: Send, E: Send>(
         work()
     } else {
         thread::scope(|scope| {
-            let others: Vec<_> = (1..threads.min(parts.len())).map(|_| scope.spawn(work)).collect();
+            // Under the library's name; where there are no more threads, fewer do the work.
+            let other = |_| {
+                let named = thread::Builder::new().name("portcullis".to_owned());
+                named.spawn_scoped(scope, work).ok()
+            };
+            let others: Vec<_> = (1..threads.min(parts.len())).filter_map(other).collect();
             let mut done = work();
             for other in others {
                 match other.join() {

@@ -1,0 +1,140 @@
+/* A firewall started from C, seen from both sides: crates/ffi/test runs it in network namespaces.
+ *
+ *   firewall run A B         filters between two interfaces; reads `open`, `shut`, `stop` from stdin
+ *   firewall listen PORT     takes connections until it is killed
+ *   firewall connect A PORT  exits with 0 if a connection comes about within a second
+ */
+#include "support.h"
+#include <arpa/inet.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+static const char PODS[] =
+    "{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, labels: {app: web}},"
+    " status: {podIP: 10.98.7.1}}\n"
+    "---\n"
+    "{apiVersion: v1, kind: Pod, metadata: {name: db, namespace: shop, labels: {app: db}},"
+    " status: {podIP: 10.98.7.2}}\n";
+
+static const char SHUT[] = "apiVersion: networking.k8s.io/v1\n"
+                           "kind: NetworkPolicy\n"
+                           "metadata: {name: shut, namespace: shop}\n"
+                           "spec: {podSelector: {matchLabels: {app: db}}}\n";
+
+static struct sockaddr_in address_of(const char *host, const char *port) {
+    struct sockaddr_in address;
+    memset(&address, 0, sizeof address);
+    address.sin_family = AF_INET;
+    address.sin_port = htons((uint16_t)atoi(port));
+    CHECK(inet_pton(AF_INET, host, &address.sin_addr) == 1);
+    return address;
+}
+
+static int listen_on(const char *port) {
+    struct sockaddr_in address = address_of("0.0.0.0", port);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(bind(fd, (struct sockaddr *)&address, sizeof address) == 0 && listen(fd, 8) == 0);
+    puts("listening");
+    fflush(stdout);
+    for (;;)
+        close(accept(fd, NULL, NULL));
+}
+
+static int connect_to(const char *host, const char *port) {
+    struct sockaddr_in address = address_of(host, port);
+    struct timeval second;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    second.tv_sec = 1;
+    second.tv_usec = 0;
+    CHECK(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &second, sizeof second) == 0);
+    return connect(fd, (struct sockaddr *)&address, sizeof address) == 0 ? 0 : 1;
+}
+
+/* Prints what was denied, and that a connection was let through. */
+static void tell(struct portcullis_engine *engine) {
+    struct portcullis_event events[64];
+    static char texts[64 * 256];
+    size_t count = 0, n;
+    OK(portcullis_engine_events(engine, events, sizeof events[0], 64, texts, sizeof texts, &count));
+    for (n = 0; n < count; n++)
+        if (events[n].protocol == 6)
+            printf("%s %s %s\n", events[n].kind == PORTCULLIS_EVENT_DROPPED ? "dropped" : "passed",
+                   events[n].source_name ? events[n].source_name : "-",
+                   events[n].policy ? events[n].policy : "-");
+}
+
+static int run(const char *a, const char *b) {
+    struct portcullis_firewall_config wire;
+    struct portcullis_engine *engine = NULL;
+    struct portcullis_firewall *firewall = NULL;
+    struct portcullis_totals totals;
+    struct portcullis_socket sockets[64];
+    struct portcullis_port port;
+    char line[16], text[4096];
+    size_t count = 0;
+    int fd = -1;
+
+    OK(portcullis_engine_new(NULL, &engine));
+    OK(apply(engine, PODS, SHUT));
+    OK(portcullis_engine_event_fd(engine, &fd));
+    memset(&wire, 0, sizeof wire);
+    wire.struct_size = sizeof wire;
+    wire.a = a;
+    wire.b = b;
+    if (portcullis_firewall_start(engine, &wire, &firewall) != PORTCULLIS_OK) {
+        OK(portcullis_engine_error(engine, text, sizeof text, NULL));
+        fprintf(stderr, "%s\n", text);
+        return 1;
+    }
+    port.struct_size = sizeof port;
+    OK(portcullis_firewall_port(firewall, 1, &port));
+    CHECK(strcmp(port.name, b) == 0 && port.queues >= 1 && port.mtu >= 1280 && port.mode[0] != 0);
+    STATUS(PORTCULLIS_BAD_VALUE, portcullis_firewall_port(firewall, 2, &port));
+    OK(portcullis_firewall_sockets(firewall, sockets, sizeof sockets[0], 64, &count));
+    CHECK(count >= 2 && sockets[0].port == 0 && sockets[count - 1].port == 1);
+    CHECK(sockets[0].invalid_descriptors == 0);
+    OK(portcullis_firewall_lesser_mode(firewall, text, sizeof text, NULL));
+    OK(portcullis_firewall_error(firewall, text, sizeof text, NULL));
+    puts("ready");
+    fflush(stdout);
+    for (;;) {
+        struct pollfd polls[2];
+        polls[0].fd = 0;
+        polls[1].fd = fd;
+        polls[0].events = polls[1].events = POLLIN;
+        polls[0].revents = polls[1].revents = 0;
+        CHECK(poll(polls, 2, -1) > 0);
+        if (polls[1].revents)
+            tell(engine);
+        if (polls[0].revents) {
+            CHECK(fgets(line, sizeof line, stdin) != NULL);
+            if (strcmp(line, "stop\n") == 0)
+                break;
+            OK(apply(engine, PODS, strcmp(line, "open\n") == 0 ? "" : SHUT));
+            puts("applied");
+        }
+        fflush(stdout);
+    }
+    totals.struct_size = sizeof totals;
+    OK(portcullis_engine_totals(engine, &totals));
+    CHECK(totals.forwarded > 0 && totals.dropped > 0 && totals.opened > 0);
+    OK(portcullis_firewall_stop(firewall));
+    STATUS(PORTCULLIS_BAD_HANDLE, portcullis_firewall_stop(firewall));
+    OK(portcullis_engine_free(engine));
+    puts("firewall: ok");
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    setvbuf(stdin, NULL, _IONBF, 0);
+    if (argc == 4 && strcmp(argv[1], "run") == 0)
+        return run(argv[2], argv[3]);
+    if (argc == 3 && strcmp(argv[1], "listen") == 0)
+        return listen_on(argv[2]);
+    if (argc == 4 && strcmp(argv[1], "connect") == 0)
+        return connect_to(argv[2], argv[3]);
+    fprintf(stderr, "usage: firewall run A B | listen PORT | connect ADDRESS PORT\n");
+    return 2;
+}
