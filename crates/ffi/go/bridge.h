@@ -66,6 +66,19 @@ static inline int32_t bridge_engine_explain(uintptr_t engine, const portcullis_f
     return portcullis_engine_explain(ENGINE(engine), flow, buffer, size, needed);
 }
 
+static inline int32_t bridge_engine_diff(uintptr_t engine, const portcullis_text *cluster,
+                                         size_t cluster_count, const portcullis_text *policies,
+                                         size_t policy_count, char *buffer, size_t size,
+                                         size_t *needed, size_t *changes) {
+    return portcullis_engine_diff(ENGINE(engine), cluster, cluster_count, policies, policy_count,
+                                  buffer, size, needed, changes);
+}
+
+static inline int32_t bridge_engine_warnings(uintptr_t engine, char *buffer, size_t size,
+                                             size_t *needed) {
+    return portcullis_engine_warnings(ENGINE(engine), buffer, size, needed);
+}
+
 static inline int32_t bridge_engine_rule(uintptr_t engine, uint32_t rule, char *buffer, size_t size,
                                          size_t *needed) {
     return portcullis_engine_rule(ENGINE(engine), rule, buffer, size, needed);

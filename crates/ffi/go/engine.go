@@ -172,6 +172,32 @@ func (e *Engine) Explain(flow Flow) (string, error) {
 	})
 }
 
+// Diff says for people exactly which flows would be decided otherwise if these documents were applied,
+// and how many groups of flows that are: 0 if every flow is decided alike. Nothing is changed. A cluster
+// of nil is the one in force. Compares twice: once for the size of the text.
+func (e *Engine) Diff(cluster, policies []Document) (string, int, error) {
+	var a arena
+	defer a.free()
+	c, p := a.documents(cluster), a.documents(policies)
+	if a.nul {
+		return "", 0, &Error{Op: "Diff", Status: BadValue, Text: "error: a text with a NUL inside"}
+	}
+	var changes C.size_t
+	text, err := e.text("Diff", func(handle C.uintptr_t, buffer *C.char, size C.size_t, needed *C.size_t) C.int32_t {
+		return C.bridge_engine_diff(handle, c, C.size_t(len(cluster)), p, C.size_t(len(policies)),
+			buffer, size, needed, &changes)
+	})
+	return text, int(changes), err
+}
+
+// Warnings are what the documents that were applied last gave reason to warn of, a line each with file,
+// line and column: rules that do nothing, open questions of order. Empty if there was none.
+func (e *Engine) Warnings() (string, error) {
+	return e.text("Warnings", func(handle C.uintptr_t, buffer *C.char, size C.size_t, needed *C.size_t) C.int32_t {
+		return C.bridge_engine_warnings(handle, buffer, size, needed)
+	})
+}
+
 // Rule is the rule of a judgement, as "policy direction file:line:column", also if its policy is gone.
 // [BadValue] if there is none.
 func (e *Engine) Rule(rule uint32) (string, error) {

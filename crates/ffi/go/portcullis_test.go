@@ -251,6 +251,24 @@ spec: {selector: all(), types: [Ingress], ingress: [
 	}
 }
 
+func TestDiffSaysWhatWouldChange(t *testing.T) {
+	e := engine(t)
+	text, changes, err := e.Diff(nil, documents("policies.yaml", policies))
+	if err != nil || changes != 0 {
+		t.Errorf("the same policies: %d, %v, %s", changes, err, text)
+	}
+	text, changes, err = e.Diff(nil, nil)
+	if err != nil || changes == 0 || !strings.Contains(text, "10.0.0.2") && !strings.Contains(text, "db") {
+		t.Errorf("no policies: %d, %v, %s", changes, err, text)
+	}
+	if _, _, err = e.Diff(nil, documents("broken.yaml", "kind: [")); !errors.Is(err, portcullis.Refused) {
+		t.Error(err)
+	}
+	if warnings, err := e.Warnings(); err != nil || warnings != "" {
+		t.Error(warnings, err)
+	}
+}
+
 func TestErrorsWrapTheirStatus(t *testing.T) {
 	e := engine(t)
 	j := judge(t, e)
