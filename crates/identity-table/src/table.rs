@@ -417,6 +417,30 @@ mod tests {
         assert_eq!(id("10.1.2.3"), 2);
     }
 
+    #[test]
+    fn a_full_table_refuses_and_changes_nothing() {
+        use crate::lpm::{entry::MAX_WORDS, trie::HEADROOM};
+        let mut writer = Writer::new();
+        let reader = writer.reader();
+        let (known, new): (Prefix, Prefix) =
+            ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        writer.insert(known, IdentityId::new(1)).unwrap();
+        // Words handed out and never touched stand for prefixes.
+        let room = MAX_WORDS - HEADROOM - writer.v4.alloc.top();
+        writer.v4.alloc.take(room + 2);
+        let full = TableError::Full { family: "IPv4" };
+        assert_eq!(writer.insert(new, IdentityId::new(2)), Err(full.clone()));
+        assert_eq!(writer.remove(&known), Err(full));
+        assert_eq!((writer.get(&new), writer.get(&known)), (None, Some(IdentityId::new(1))));
+        assert_eq!(reader.pin().lookup(new.address()), IdentityId::UNKNOWN);
+        assert_eq!(reader.pin().lookup(known.address()), IdentityId::new(1));
+        // The other family has its own room, and building anew leaves what was lost behind.
+        writer.insert("fd00::1".parse().unwrap(), IdentityId::new(3)).unwrap();
+        writer.load([(new, IdentityId::new(2))]).unwrap();
+        assert_eq!(reader.pin().lookup(new.address()), IdentityId::new(2));
+        assert_eq!(writer.remove(&known), Ok(Some(IdentityId::new(1))));
+    }
+
     /// Few distinct bits, so that prefixes nest, meet and equal each other.
     fn prefixes() -> impl Strategy<Value = Prefix> {
         (any::<u64>(), any::<u8>(), 0..8_u8).prop_map(|(picks, len, kind)| {

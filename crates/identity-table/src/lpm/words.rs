@@ -23,6 +23,8 @@ mod huge_pages {
     pub(super) fn advise(memory: *mut u8, len: usize) {
         const MADV_HUGEPAGE: i32 = 14;
         const HUGE: usize = 2 << 20;
+        // Declared here rather than by the libc crate: std links the function on Linux anyway, and
+        // the only dependency of this kind for one call is not worth it.
         unsafe extern "C" {
             fn madvise(memory: *mut u8, len: usize, advice: i32) -> i32;
         }
