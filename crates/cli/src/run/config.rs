@@ -13,6 +13,11 @@
 //! arp: pass                # or drop
 //! neighbour-discovery: pass
 //! other-non-ip: drop       # or pass
+//! packets:                 # all of it may be left out
+//!   connections: 262144    # room for so many at a time
+//!   limits: {connections: 10000, half-open: 500, new-per-second: 1000, burst: 2000}  # of each identity
+//!   tunnels:               # judged by what they carry
+//!     - {kind: vxlan, port: 4789, vni: 42}   # no vni: all of the port's; kinds vxlan, geneve, ip
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -22,6 +27,7 @@ use portcullis::dataplane::port::xdp::{FailureMode, ModePolicy};
 use serde::Deserialize;
 
 use super::Args;
+use super::pipeline::Packets;
 use super::socket::Addresses;
 use crate::output::Refused;
 
@@ -37,6 +43,7 @@ pub(super) struct Settings {
     wire: String,
     workers: usize,
     frames: [Frames; 3],
+    packets: Packets,
 }
 
 /// The file, as written.
@@ -55,6 +62,7 @@ struct File {
     arp: Option<Frames>,
     neighbour_discovery: Option<Frames>,
     other_non_ip: Option<Frames>,
+    packets: Packets,
 }
 
 /// What happens to frames that no policy speaks of.
@@ -106,6 +114,7 @@ impl Settings {
                 file.neighbour_discovery.unwrap_or(Frames::Pass),
                 file.other_non_ip.unwrap_or(Frames::Drop),
             ],
+            packets: file.packets,
         })
     }
 
@@ -130,13 +139,15 @@ impl Settings {
             return Err("error: workers 0: at least one is needed".into());
         }
         let [arp, discovery, other] = self.frames.map(|frames| frames == Frames::Pass);
-        Ok(Config::wire(a, b).workers(self.workers).mode(self.mode).failure(self.fail).pipeline(
-            |pipeline| {
-                pipeline.pass_arp = arp;
-                pipeline.pass_neighbour_discovery = discovery;
-                pipeline.pass_non_ip = other;
-            },
-        ))
+        let mut wrong = None;
+        let config = Config::wire(a, b).workers(self.workers).mode(self.mode).failure(self.fail);
+        let config = config.pipeline(|pipeline| {
+            pipeline.pass_arp = arp;
+            pipeline.pass_neighbour_discovery = discovery;
+            pipeline.pass_non_ip = other;
+            wrong = self.packets.apply(pipeline).err();
+        });
+        wrong.map_or(Ok(config), |error| Err(error.into()))
     }
 }
 
@@ -202,7 +213,8 @@ mod tests {
     fn a_file_says_everything_that_flags_say() {
         let settings = settings(
             "wire: a:b\ncluster: c.yaml\npolicies: [p]\nfail: open\nmode: require-copy\nworkers: 2\n\
-             arp: drop\n",
+             arp: drop\n\
+             packets: {connections: 9, limits: {new-per-second: 5}, tunnels: [{kind: vxlan}, {kind: ip}]}\n",
         )
         .unwrap();
         assert!(settings.cluster.ends_with("c.yaml") && settings.cluster.is_absolute());
@@ -222,6 +234,20 @@ mod tests {
             ("wire: a:b\ncluster: c\npolicies: [p]\nmode: fast\n", "prefer-zerocopy"),
             ("wire: a:b\ncluster: c\npolicies: [p]\nworkers: 0\n", "at least one"),
             ("wire: a:b\nwhire: x\n", "whire"),
+            (
+                "wire: a:b\ncluster: c\npolicies: [p]\npackets: {limits: {burst: 3}}\n",
+                "new-per-second",
+            ),
+            ("wire: a:b\ncluster: c\npolicies: [p]\npackets: {connections: 0}\n", "connections 0"),
+            (
+                "wire: a:b\ncluster: c\npolicies: [p]\npackets: {tunnels: [{kind: vxlan, vni: 16777216}]}\n",
+                "24 bits",
+            ),
+            (
+                "wire: a:b\ncluster: c\npolicies: [p]\npackets: {tunnels: [{kind: ip, port: 1}]}\n",
+                "neither port nor vni",
+            ),
+            ("wire: a:b\npackets: {tunnels: [{kind: gre}]}\n", "gre"),
         ] {
             let error = settings(text).unwrap_err();
             assert!(error.contains(expected), "{text:?}: {error}");

@@ -4,6 +4,7 @@ mod config;
 mod flow_log;
 mod metrics;
 mod observed;
+mod pipeline;
 mod sinks;
 mod socket;
 mod talkers;
