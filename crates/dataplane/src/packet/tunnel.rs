@@ -135,11 +135,14 @@ impl Tunnels {
     ///
     /// # Errors
     /// The reason for which the packet must be dropped. Never panics, whatever `data` holds.
-    #[inline]
+    #[inline(always)] // the headers are not copied once more where no tunnel is opened
     pub fn parse(&self, data: &[u8], wire_len: usize) -> Result<Packet, Reason> {
+        if self.is_empty() {
+            return super::parse(data, wire_len);
+        }
         let packet = super::parse(data, wire_len)?;
         match &packet {
-            Packet::Ip(headers) if !self.is_empty() && self.carries(headers) => {
+            Packet::Ip(headers) if self.carries(headers) => {
                 self.parse_inner(data, wire_len, headers)
             }
             _ => Ok(packet),
