@@ -23,12 +23,17 @@ pub struct Fragment {
     pub more: bool,
 }
 
-/// Reads an IPv4 packet that begins `l3` bytes into the frame.
+/// Reads an IPv4 packet that begins `l3` bytes into the frame, into `headers`.
 ///
 /// # Errors
 /// What does not add up.
 #[inline]
-pub fn parse_v4(data: &[u8], l3: usize, wire_len: usize) -> Result<Headers, Reason> {
+pub(crate) fn parse_v4(
+    data: &[u8],
+    l3: usize,
+    wire_len: usize,
+    headers: &mut Headers,
+) -> Result<(), Reason> {
     let truncated = truncation(data, wire_len, Reason::TruncatedIp);
     let header = data.get(l3..l3 + 20).ok_or(truncated)?;
     if header[0] >> 4 != 4 {
@@ -50,7 +55,7 @@ pub fn parse_v4(data: &[u8], l3: usize, wire_len: usize) -> Result<Headers, Reas
     let flags = u16::from_be_bytes([header[6], header[7]]);
     let id = u16::from_be_bytes([header[4], header[5]]);
     let fragment = piece(u32::from(id), (flags & 0x1fff) << 3, flags & 0x2000 != 0, l4_len)?;
-    let mut headers = Headers {
+    *headers = Headers {
         tuple: Tuple {
             source: u32::from_be_bytes([header[12], header[13], header[14], header[15]]).into(),
             destination: u32::from_be_bytes([header[16], header[17], header[18], header[19]])
@@ -67,16 +72,20 @@ pub fn parse_v4(data: &[u8], l3: usize, wire_len: usize) -> Result<Headers, Reas
         hop_limit: header[8],
         outer: 0,
     };
-    transport::parse(data, wire_len, &mut headers)?;
-    Ok(headers)
+    transport::parse(data, wire_len, headers)
 }
 
-/// Reads an IPv6 packet that begins `l3` bytes into the frame.
+/// Reads an IPv6 packet that begins `l3` bytes into the frame, into `headers`.
 ///
 /// # Errors
 /// What does not add up.
 #[inline]
-pub fn parse_v6(data: &[u8], l3: usize, wire_len: usize) -> Result<Headers, Reason> {
+pub(crate) fn parse_v6(
+    data: &[u8],
+    l3: usize,
+    wire_len: usize,
+    headers: &mut Headers,
+) -> Result<(), Reason> {
     let truncated = truncation(data, wire_len, Reason::TruncatedIp);
     let header = data.get(l3..l3 + 40).ok_or(truncated)?;
     if header[0] >> 4 != 6 {
@@ -90,7 +99,7 @@ pub fn parse_v6(data: &[u8], l3: usize, wire_len: usize) -> Result<Headers, Reas
     let (source, destination) =
         (be128(header, 8).ok_or(truncated)?, be128(header, 24).ok_or(truncated)?);
     let chain = Extensions::walk(data, l3 + 40, end, wire_len, header[6])?;
-    let mut headers = Headers {
+    *headers = Headers {
         tuple: Tuple {
             source,
             destination,
@@ -106,8 +115,7 @@ pub fn parse_v6(data: &[u8], l3: usize, wire_len: usize) -> Result<Headers, Reas
         hop_limit: header[7],
         outer: 0,
     };
-    transport::parse(data, wire_len, &mut headers)?;
-    Ok(headers)
+    transport::parse(data, wire_len, headers)
 }
 
 /// Network part of the IPv6 packet that an ICMPv6 error quotes from `at` on.

@@ -9,7 +9,7 @@
 //! Nothing is opened in part: outer fragments, networks that are not configured and headers that do
 //! not add up are drops.
 
-use super::{Headers, Packet, be16, be32, ethernet, ip, parse_link, protocol};
+use super::{Headers, Kind, Packet, be16, be32, ethernet, ip, parse_link, protocol};
 use crate::reason::Reason;
 
 /// Which tunnels are opened. At most [`Tunnels::LIMIT`] of them.
@@ -135,18 +135,24 @@ impl Tunnels {
     ///
     /// # Errors
     /// The reason for which the packet must be dropped. Never panics, whatever `data` holds.
-    #[inline(always)] // the headers are not copied once more where no tunnel is opened
     pub fn parse(&self, data: &[u8], wire_len: usize) -> Result<Packet, Reason> {
-        if self.is_empty() {
-            return super::parse(data, wire_len);
+        let mut headers = Headers::default();
+        Ok(self.parse_into(data, wire_len, &mut headers)?.with(headers))
+    }
+
+    /// As [`Self::parse`], with the headers put where they are wanted.
+    #[inline(always)]
+    pub(crate) fn parse_into(
+        &self,
+        data: &[u8],
+        wire_len: usize,
+        headers: &mut Headers,
+    ) -> Result<Kind, Reason> {
+        let kind = super::parse_into(data, wire_len, headers)?;
+        if self.is_empty() || kind != Kind::Ip || !self.carries(headers) {
+            return Ok(kind);
         }
-        let packet = super::parse(data, wire_len)?;
-        match &packet {
-            Packet::Ip(headers) if self.carries(headers) => {
-                self.parse_inner(data, wire_len, headers)
-            }
-            _ => Ok(packet),
-        }
+        self.parse_inner(data, wire_len, headers)
     }
 
     /// Whether a packet belongs to a tunnel.
@@ -172,7 +178,13 @@ impl Tunnels {
     }
 
     #[cold]
-    fn parse_inner(&self, data: &[u8], wire_len: usize, outer: &Headers) -> Result<Packet, Reason> {
+    fn parse_inner(
+        &self,
+        data: &[u8],
+        wire_len: usize,
+        headers: &mut Headers,
+    ) -> Result<Kind, Reason> {
+        let outer = *headers;
         if outer.fragment.is_some() {
             return Err(Reason::TunnelFragment);
         }
@@ -208,15 +220,15 @@ impl Tunnels {
             }
             other => (other, inner),
         };
-        let mut headers = match ether_type {
-            ethernet::IPV4 => ip::parse_v4(data, l3, end)?,
-            ethernet::IPV6 => ip::parse_v6(data, l3, end)?,
-            ethernet::ARP => return Ok(Packet::Arp),
-            other => return Ok(Packet::Other(other)),
-        };
+        match ether_type {
+            ethernet::IPV4 => ip::parse_v4(data, l3, end, headers)?,
+            ethernet::IPV6 => ip::parse_v6(data, l3, end, headers)?,
+            ethernet::ARP => return Ok(Kind::Arp),
+            other => return Ok(Kind::Other(other)),
+        }
         headers.tuple.zone = zone;
         headers.outer = outer.l3;
-        Ok(Packet::Ip(headers))
+        Ok(Kind::Ip)
     }
 }
 

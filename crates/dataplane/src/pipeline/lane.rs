@@ -12,7 +12,7 @@ use crate::clock::Time;
 use crate::connection::{Direction, Ended, Grant, Probe, Role, Segment, Settled, Tokens, Tracked};
 use crate::counter::Counters;
 use crate::event::{Event, EventKind, EventRing};
-use crate::packet::{Headers, Packet, Transport, Tuple, Version, protocol};
+use crate::packet::{Headers, Kind, Transport, Tuple, Version, protocol};
 use crate::reason::Reason;
 use crate::verdict::{Decision, Flow, Identify, RuleId, Verdict};
 
@@ -350,27 +350,21 @@ impl Lane {
         scratch.fragments.clear();
         let config = &self.engine.config;
         for (n, (input, out)) in inputs.iter().zip(out).enumerate() {
-            scratch.headers[n] = None;
-            let headers = match config.tunnels.parse(input.data, input.wire_len) {
-                Ok(Packet::Ip(headers)) => headers,
-                Ok(Packet::Arp) if config.pass_arp => {
-                    *out = Judgement::PASS;
+            // Read where they stay: a copy would have to wait for the stores that made them.
+            let headers = scratch.headers[n].insert(Headers::default());
+            match config.tunnels.parse_into(input.data, input.wire_len, headers) {
+                Ok(Kind::Ip) => {}
+                other => {
+                    scratch.headers[n] = None;
+                    *out = match other {
+                        Err(reason) => Judgement::drop(reason),
+                        Ok(Kind::Arp) if config.pass_arp => Judgement::PASS,
+                        Ok(Kind::Other(_)) if config.pass_non_ip => Judgement::PASS,
+                        Ok(_) => Judgement::drop(Reason::NonIp),
+                    };
                     continue;
                 }
-                Ok(Packet::Other(_)) if config.pass_non_ip => {
-                    *out = Judgement::PASS;
-                    continue;
-                }
-                Ok(Packet::Arp | Packet::Other(_)) => {
-                    *out = Judgement::drop(Reason::NonIp);
-                    continue;
-                }
-                Err(reason) => {
-                    *out = Judgement::drop(reason);
-                    continue;
-                }
-            };
-            scratch.headers[n] = Some(headers);
+            }
             if config.pass_neighbour_discovery && headers.is_neighbour_discovery() {
                 *out = Judgement::PASS;
                 continue;
@@ -382,12 +376,12 @@ impl Lane {
                     continue;
                 }
             }
-            match Probe::of(input.data, &headers) {
+            match Probe::of(input.data, headers) {
                 Ok(Role::Member(probe)) => {
                     scratch.probes.push(probe);
                     scratch.probe_of.push(n as u8);
                 }
-                Ok(Role::Alone) => scratch.cases.push(Case::alone(n, &headers)),
+                Ok(Role::Alone) => scratch.cases.push(Case::alone(n, headers)),
                 Err(reason) => *out = Judgement::drop(reason),
             }
         }
