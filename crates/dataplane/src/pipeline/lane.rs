@@ -349,22 +349,24 @@ impl Lane {
         scratch.cases.clear();
         scratch.fragments.clear();
         let config = &self.engine.config;
-        for (n, (input, out)) in inputs.iter().zip(out).enumerate() {
+        let headers = &mut scratch.headers[..inputs.len()];
+        for ((input, out), headers) in inputs.iter().zip(&mut *out).zip(&mut *headers) {
             // Read where they stay: a copy would have to wait for the stores that made them.
-            let headers = scratch.headers[n].insert(Headers::default());
-            match config.tunnels.parse_into(input.data, input.wire_len, headers) {
-                Ok(Kind::Ip) => {}
-                other => {
-                    scratch.headers[n] = None;
-                    *out = match other {
-                        Err(reason) => Judgement::drop(reason),
-                        Ok(Kind::Arp) if config.pass_arp => Judgement::PASS,
-                        Ok(Kind::Other(_)) if config.pass_non_ip => Judgement::PASS,
-                        Ok(_) => Judgement::drop(Reason::NonIp),
-                    };
-                    continue;
-                }
+            let read = headers.insert(Headers::default());
+            let kind = config.tunnels.parse_into(input.data, input.wire_len, read);
+            if kind != Ok(Kind::Ip) {
+                *headers = None;
+                *out = match kind {
+                    Err(reason) => Judgement::drop(reason),
+                    Ok(Kind::Arp) if config.pass_arp => Judgement::PASS,
+                    Ok(Kind::Other(_)) if config.pass_non_ip => Judgement::PASS,
+                    Ok(_) => Judgement::drop(Reason::NonIp),
+                };
             }
+        }
+        // Another round, for the same reason: by now the stores are done.
+        for (n, ((input, out), headers)) in inputs.iter().zip(out).zip(headers).enumerate() {
+            let Some(headers) = headers else { continue };
             if config.pass_neighbour_discovery && headers.is_neighbour_discovery() {
                 *out = Judgement::PASS;
                 continue;
