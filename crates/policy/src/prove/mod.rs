@@ -2,19 +2,17 @@
 //! header.
 //!
 //! Nothing is sampled. The resolved form is walked rule by rule, without anything the compiler
-//! derived from it: no code that compiles is used here, only what was written ([`Traffic::matches`])
+//! derived from it: no code that compiles is used here, only what was written (`Traffic::matches`)
 //! and what lookups read. Headers between two neighbouring ends of intervals (of any rule, or of any
 //! node of a tree) are one region, since neither side can tell them apart; one header stands for
-//! each ([`atoms`]). What a rule means is then a set of regions, and the rules between an endpoint and
-//! a peer are walked for all regions at once ([`walk`]), on several threads.
+//! each (module `atoms`). What a rule means is then a set of regions, and the rules between an endpoint and
+//! a peer are walked for all regions at once (module `walk`), on several threads.
 //!
 //! Endpoints are taken in groups that share regions; a group whose regions or pairs are too many is
 //! halved, so memory is bounded.
 //!
 //! The resolved form itself is held to the model by property tests against [`crate::judge`], and this
 //! proof to a slow twin that walks header by header.
-//!
-//! [`Traffic::matches`]: crate::model::Traffic::matches
 
 mod atoms;
 #[cfg(test)]
