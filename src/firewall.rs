@@ -4,8 +4,9 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::thread::JoinHandle;
 
+use parking_lot::Mutex;
 use portcullis_dataplane::pipeline;
-use portcullis_dataplane::port::xdp::{self, FailureMode, ModePolicy, Obtained};
+use portcullis_dataplane::port::xdp::{self, FailureMode, LinkState, ModePolicy, Obtained};
 use portcullis_dataplane::topology::Wire;
 use portcullis_dataplane::worker::{self, Handle, Worker};
 use portcullis_identity_table::endpoint::ClusterState;
@@ -92,6 +93,8 @@ pub struct Firewall {
     ports: Vec<PortInfo>,
     refused: Option<String>,
     guard: xdp::Guard,
+    /// What the interfaces were when somebody asked last.
+    links: Mutex<Vec<LinkState>>,
 }
 
 #[derive(Debug)]
@@ -111,6 +114,15 @@ pub struct PortInfo {
     pub queues: usize,
     /// MTU in bytes.
     pub mtu: u32,
+}
+
+/// An interface is not what it was: see [`Firewall::port_changes`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortChange {
+    /// The interface.
+    pub name: String,
+    /// What it is now.
+    pub state: LinkState,
 }
 
 impl Firewall {
@@ -140,8 +152,9 @@ impl Firewall {
         let opened = xdp::open(&[a, b], &config.ports)?;
         let ports = opened.interfaces.iter().map(PortInfo::of).collect();
         let refused = opened.refused.as_ref().map(ToString::to_string);
-        let mut firewall =
-            Self { engine, workers: Vec::new(), ports, refused, guard: opened.guard };
+        let links = opened.interfaces.iter().map(|_| LinkState::Up).collect();
+        let (workers, links) = (Vec::new(), Mutex::new(links));
+        let mut firewall = Self { engine, workers, ports, refused, guard: opened.guard, links };
         for worker in share_out(&config, &firewall.engine, opened.interfaces, opened.pool)? {
             firewall.workers.push(Running::start(worker)?);
         }
@@ -162,6 +175,25 @@ impl Firewall {
     /// Why the preferred mode was not to be had, if it was not.
     pub fn lesser_mode(&self) -> Option<&str> {
         self.refused.as_deref()
+    }
+
+    /// Which interfaces went down, came back or vanished since the last call (or the start): only how
+    /// it is now, so nothing piles up if nobody asks. Packets of an interface that comes back flow by
+    /// themselves; one that is gone needs a new firewall.
+    ///
+    /// Two system calls an interface: ask every second or so. Any thread.
+    ///
+    /// # Errors
+    /// A failed system call.
+    pub fn port_changes(&self) -> std::io::Result<Vec<PortChange>> {
+        let mut links = self.links.lock();
+        let now = self.guard.link_states()?;
+        let changes = now.iter().zip(links.iter()).filter(|((_, now), before)| now != *before);
+        let changes = changes
+            .map(|((name, state), _)| PortChange { name: (*name).to_owned(), state: *state });
+        let changes = changes.collect();
+        *links = now.into_iter().map(|(_, state)| state).collect();
+        Ok(changes)
     }
 
     /// What the kernel counted on each socket: interface, queue, statistics.

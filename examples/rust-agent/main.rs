@@ -65,6 +65,9 @@ fn run() -> Result<(), Box<dyn Error>> {
                 println!("{}", denied(&event));
             }
         });
+        for port in firewall.port_changes()? {
+            eprintln!("{}: {}", port.name, port.state.as_str());
+        }
         if changed.swap(false, Ordering::Relaxed) {
             match files.apply(&firewall) {
                 Ok(()) => eprintln!("applied {}", firewall.applied().generation),

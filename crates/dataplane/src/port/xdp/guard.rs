@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use portcullis_bpf::{Counters, EarlyDrop, Interface, Program};
 
 use super::Error;
-use super::sys::{self, Statistics};
+use super::sys::{self, LinkState, Statistics};
 
 /// Holds what must live as long as packets are to flow: the programs on the interfaces. Dropping it
 /// takes them off, so that packets go to the host's stack again, unless [`Config::pins`](super::Config::pins) says that
@@ -28,12 +28,15 @@ pub(super) struct Guarded {
     pub(super) sockets: Vec<OwnedFd>,
     /// Makes the interface promiscuous while it is open.
     pub(super) promiscuous: Option<OwnedFd>,
+    /// Asks after the interface in the namespace in which it was opened.
+    control: Option<OwnedFd>,
 }
 
 impl Guarded {
     pub(super) fn new(interface: &Interface, program: Program) -> Self {
         let interface = interface.clone();
-        Self { interface, program, sockets: Vec::new(), promiscuous: None }
+        let control = sys::control_socket().ok();
+        Self { interface, program, sockets: Vec::new(), promiscuous: None, control }
     }
 }
 
@@ -58,6 +61,21 @@ impl Guard {
     pub fn vanished(&self) -> impl Iterator<Item = &str> {
         let gone = |on: &&Guarded| !on.interface.exists();
         self.interfaces.iter().filter(gone).map(|on| on.interface.name())
+    }
+
+    /// What each interface is at the moment, in the network namespace in which it was opened. Two
+    /// system calls each; any thread.
+    ///
+    /// # Errors
+    /// A failed system call.
+    pub fn link_states(&self) -> std::io::Result<Vec<(&str, LinkState)>> {
+        let mut all = Vec::with_capacity(self.interfaces.len());
+        for on in &self.interfaces {
+            let control = on.control.as_ref().ok_or(std::io::ErrorKind::NotConnected)?;
+            let state = sys::link_state(control.as_fd(), on.interface.index())?;
+            all.push((on.interface.name(), state));
+        }
+        Ok(all)
     }
 
     /// The early-drop set of an interface's program ([`early_drop_capacity`](super::Config::early_drop_capacity)); `None` if there

@@ -57,7 +57,7 @@ pub use portcullis_bpf::{
     AttachMode, Counters as ProgramCounters, EarlyDrop, FailureMode, Verdict as ProgramVerdict,
 };
 pub use queue::{QueueCounters, QueuePort};
-pub use sys::Statistics;
+pub use sys::{LinkState, Statistics};
 
 /// An AF_XDP port.
 pub type XdpPort = QueuePort<rings::KernelRings>;

@@ -162,7 +162,7 @@ impl Attempt {
         next_port: &mut impl Iterator<Item = PortId>,
         deadline: Instant,
     ) -> Result<OpenInterface, Error> {
-        let Guarded { interface, program, sockets, promiscuous } = on;
+        let Guarded { interface, program, sockets, promiscuous, .. } = on;
         let config = binder.config;
         let name = interface.name().to_owned();
         let mut ports = Vec::with_capacity(interface.rx_queues() as usize);

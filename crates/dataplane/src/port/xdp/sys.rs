@@ -43,6 +43,71 @@ pub(super) fn statistics(socket: BorrowedFd<'_>) -> io::Result<Statistics> {
     Ok(statistics)
 }
 
+/// What an interface is at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LinkState {
+    /// Packets can flow.
+    Up,
+    /// Taken down, or its other end is.
+    Down,
+    /// Not there any more, or in another network namespace. It does not come back: an interface made
+    /// anew is another one, whatever its name.
+    Gone,
+}
+
+impl LinkState {
+    /// The stable name: `up`, `down` or `gone`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// A socket to ask after interfaces of the calling thread's network namespace.
+pub(super) fn control_socket() -> io::Result<OwnedFd> {
+    // SAFETY: plain numbers go in, a descriptor or an error comes out.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is fresh and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The state of the interface with this number in the namespace of a [`control_socket`]. Two system
+/// calls.
+pub(super) fn link_state(socket: BorrowedFd<'_>, index: u32) -> io::Result<LinkState> {
+    // SAFETY: an all-zero ifreq is a value: names and unions of numbers.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    request.ifr_ifru.ifru_ifindex = index as c_int;
+    match interface_ioctl(socket, libc::SIOCGIFNAME, &mut request) {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(LinkState::Gone),
+        result => result?,
+    }
+    // By name, which the call before has filled in.
+    match interface_ioctl(socket, libc::SIOCGIFFLAGS, &mut request) {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(LinkState::Gone),
+        result => result?,
+    }
+    // SAFETY: the call has written the flags.
+    let flags = c_int::from(unsafe { request.ifr_ifru.ifru_flags });
+    let flowing = libc::IFF_UP | libc::IFF_RUNNING;
+    Ok(if flags & flowing == flowing { LinkState::Up } else { LinkState::Down })
+}
+
+fn interface_ioctl(
+    socket: BorrowedFd<'_>,
+    call: libc::Ioctl,
+    request: &mut libc::ifreq,
+) -> io::Result<()> {
+    // SAFETY: the descriptor is open, and both calls read and write one ifreq.
+    let status = unsafe { libc::ioctl(socket.as_raw_fd(), call, ptr::from_mut(request)) };
+    if status < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Whether the socket is bound in zero-copy mode.
 pub(super) fn is_zero_copy(socket: BorrowedFd<'_>) -> io::Result<bool> {
     let mut options = 0u32;
@@ -171,4 +236,50 @@ fn set_option<T: Copy>(
     // SAFETY: the kernel reads at most `len` bytes of the value, which lives through the call.
     let answer = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value, len) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    fn ip(arguments: &str) -> bool {
+        Command::new("ip").args(arguments.split(' ')).status().is_ok_and(|status| status.success())
+    }
+
+    #[test]
+    fn links_go_down_come_back_and_vanish() {
+        // In a namespace of its own, which ends with the thread; asked from outside of it.
+        let inside = std::thread::spawn(|| {
+            // SAFETY: moves this thread alone into a new network namespace.
+            if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+                return None;
+            }
+            assert!(ip("link add t0 type veth peer name t1"));
+            assert!(ip("link set t1 up") && ip("link set t0 up"));
+            let socket = control_socket().unwrap();
+            // SAFETY: a string that ends with NUL.
+            let index = unsafe { libc::if_nametoindex(c"t0".as_ptr()) };
+            let ask = || {
+                let socket = socket.as_fd();
+                std::thread::scope(|scope| {
+                    scope.spawn(|| link_state(socket, index).unwrap()).join().unwrap()
+                })
+            };
+            let mut seen = vec![ask()];
+            for change in ["link set t1 down", "link set t1 up", "link set t0 down", "link del t0"]
+            {
+                assert!(ip(change));
+                // The state of the other end travels by a work queue of the kernel's.
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                seen.push(ask());
+            }
+            Some(seen)
+        });
+        let Some(seen) = inside.join().unwrap() else {
+            return println!("skipped: needs CAP_SYS_ADMIN and CAP_NET_ADMIN");
+        };
+        use LinkState::{Down, Gone, Up};
+        assert_eq!(seen, [Up, Down, Up, Down, Gone]);
+    }
 }
