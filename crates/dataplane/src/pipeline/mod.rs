@@ -5,6 +5,7 @@
 //! ring of events. [`Lane::judge`] needs neither ports nor a clock, so a replay or an embedding
 //! program can hand in packets from anywhere.
 
+mod case;
 mod engine;
 pub mod fragment;
 mod lane;
