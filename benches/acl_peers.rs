@@ -5,13 +5,14 @@
 //! seven and the ratio to rte_acl's best method. Choose with
 //! `cargo bench --bench acl_peers -- --cpu 2 1k 10k 100k`; rule sets as in support/rulesets.rs.
 
+#[path = "support/dpdk.rs"]
+mod dpdk;
 #[path = "support/rulesets.rs"]
 mod rulesets;
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::path::PathBuf;
-use std::process::Command;
+use std::ffi::{CStr, c_char, c_int};
 
+use dpdk::{Library, seconds};
 use portcullis::classifier::{
     AddressMatch, Header, ProtocolMatch, Rule, RuleId, RuleSet, TupleV4, tree, workload,
 };
@@ -128,15 +129,6 @@ fn ours_once(tree: &tree::Tree, tuples: &[TupleV4], found: &mut [Option<RuleId>]
     seconds() - started
 }
 
-/// CPU time of this thread.
-fn seconds() -> f64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid, writable timespec for the duration of the call.
-    let status = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    assert_eq!(status, 0, "the thread CPU clock exists on every Linux");
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
-}
-
 /// `struct rule` of acl_dpdk.c.
 #[repr(C)]
 struct PeerRule {
@@ -214,41 +206,16 @@ struct Peer {
 impl Peer {
     /// Compiles, loads and starts DPDK; or says what is missing.
     fn start(cpu: &str) -> Result<Self, String> {
-        let library = compile()?;
-        let path =
-            CString::new(library.as_os_str().as_encoded_bytes()).map_err(|e| e.to_string())?;
-        // SAFETY: the library was just made from a file of this tree, and stays loaded.
-        let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
-        if handle.is_null() {
-            // SAFETY: no other thread of this program uses dlopen.
-            let why = unsafe { libc::dlerror() };
-            // SAFETY: dlerror gives a string after a failed dlopen.
-            let why = unsafe { CStr::from_ptr(why) };
-            return Err(format!("{}: {}", library.display(), why.to_string_lossy()));
-        }
-        let symbol = |name: &CStr| {
-            // SAFETY: the handle is open and the name is a C string.
-            let symbol = unsafe { libc::dlsym(handle, name.as_ptr()) };
-            assert!(!symbol.is_null(), "{name:?} is in acl_dpdk.c");
-            symbol
-        };
-        type Start = unsafe extern "C" fn(*const c_char, *const c_char) -> c_int;
-        // SAFETY: acl_dpdk.c declares it so.
-        let start: Start = unsafe { std::mem::transmute(symbol(c"acl_start")) };
-        let cpu = CString::new(cpu).map_err(|e| e.to_string())?;
-        // SAFETY: two C strings, read before it returns.
-        if unsafe { start(cpu.as_ptr(), c"6000".as_ptr()) } != 0 {
-            return Err("rte_eal_init failed: 6 GB of memory and the CPU are needed".to_owned());
-        }
+        let library = Library::start("acl_dpdk", cpu, "6000")?;
         Ok(Self {
             // SAFETY: acl_dpdk.c declares it so.
-            build: unsafe { std::mem::transmute::<*mut c_void, Build>(symbol(c"acl_build")) },
-            // SAFETY: acl_dpdk.c declares it so.
-            headers: unsafe { std::mem::transmute::<*mut c_void, Headers>(symbol(c"acl_headers")) },
-            // SAFETY: acl_dpdk.c declares it so.
-            round: unsafe { std::mem::transmute::<*mut c_void, Round>(symbol(c"acl_round")) },
-            // SAFETY: acl_dpdk.c declares it so.
-            method: unsafe { std::mem::transmute::<*mut c_void, Method>(symbol(c"acl_method")) },
+            build: unsafe { library.function(c"acl_build") },
+            // SAFETY: as above.
+            headers: unsafe { library.function(c"acl_headers") },
+            // SAFETY: as above.
+            round: unsafe { library.function(c"acl_round") },
+            // SAFETY: as above.
+            method: unsafe { library.function(c"acl_method") },
         })
     }
 
@@ -298,29 +265,5 @@ impl Peer {
     fn name_of(&self, method: usize) -> *const c_char {
         // SAFETY: any number is an argument; beyond the last method it answers null.
         unsafe { (self.method)(c_int::try_from(method).unwrap_or(c_int::MAX)) }
-    }
-}
-
-fn compile() -> Result<PathBuf, String> {
-    let flags = |what| {
-        let output = Command::new("pkg-config").args([what, "libdpdk"]).output();
-        let output = output.ok().filter(|output| output.status.success());
-        let output = output.ok_or("needs libdpdk-dev and pkg-config")?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        Ok::<Vec<String>, String>(text.split_whitespace().map(str::to_owned).collect())
-    };
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/acl_dpdk.c");
-    let library = std::env::temp_dir().join(format!("acl_dpdk-{}.so", std::process::id()));
-    let status = Command::new("cc")
-        .args(["-O3", "-march=native", "-shared", "-fPIC", "-Wno-deprecated-declarations"])
-        .args(flags("--cflags")?)
-        .arg(source)
-        .arg("-o")
-        .arg(&library)
-        .args(flags("--libs")?)
-        .status();
-    match status {
-        Ok(status) if status.success() => Ok(library),
-        _ => Err("needs a C compiler that takes benches/peers/acl_dpdk.c".to_owned()),
     }
 }

@@ -4,14 +4,15 @@
 //! so if they are missing. Rounds of all are interleaved; what is printed is the median of seven.
 //! CPU, batch and table can be chosen: `cargo bench --bench tbl_peers -- --cpu 2 --batch 32 pods4`.
 
+#[path = "support/dpdk.rs"]
+mod dpdk;
 #[path = "support/tables.rs"]
 mod tables;
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::hint::black_box;
-use std::path::PathBuf;
-use std::process::Command;
 
+use dpdk::{Library, seconds};
 use portcullis::identity_table::{IdentityId, Reader, Writer};
 use tables::{Table, Trace};
 
@@ -144,15 +145,6 @@ fn ours(reader: &Reader, trace: &Trace) -> Vec<IdentityId> {
     ids
 }
 
-/// CPU time of this thread.
-fn seconds() -> f64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid, writable timespec for the duration of the call.
-    let status = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    assert_eq!(status, 0, "the thread CPU clock exists on every Linux");
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
-}
-
 /// A pin a batch, as the packet path does.
 #[inline(never)]
 fn lookup(reader: &Reader, trace: &Trace, ids: &mut [IdentityId], batch: usize) {
@@ -191,74 +183,18 @@ struct Peers {
 impl Peers {
     /// Compiles, loads and starts DPDK; or says what is missing.
     fn start(cpu: &str, batch: usize) -> Result<Self, String> {
-        let library = Self::compile()?;
-        let path =
-            CString::new(library.as_os_str().as_encoded_bytes()).map_err(|e| e.to_string())?;
-        // SAFETY: the library was just made from a file of this tree, and stays loaded.
-        let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
-        if handle.is_null() {
-            // SAFETY: no other thread of this program uses dlopen.
-            let why = unsafe { libc::dlerror() };
-            // SAFETY: dlerror gives a string after a failed dlopen.
-            let why = unsafe { CStr::from_ptr(why) };
-            return Err(format!("{}: {}", library.display(), why.to_string_lossy()));
-        }
-        let symbol = |name: &CStr| {
-            // SAFETY: the handle is open and the name is a C string.
-            let symbol = unsafe { libc::dlsym(handle, name.as_ptr()) };
-            assert!(!symbol.is_null(), "{name:?} is in tbl_dpdk.c");
-            symbol
-        };
-        type Start = unsafe extern "C" fn(*const c_char, *const c_char) -> c_int;
-        // SAFETY: tbl_dpdk.c declares it so.
-        let start: Start = unsafe { std::mem::transmute(symbol(c"tbl_start")) };
-        let cpu = CString::new(cpu).map_err(|e| e.to_string())?;
-        // SAFETY: two C strings, read before it returns.
-        if unsafe { start(cpu.as_ptr(), c"6000".as_ptr()) } != 0 {
-            return Err("rte_eal_init failed: 6 GB of memory and the CPU are needed".to_owned());
-        }
+        let library = Library::start("tbl_dpdk", cpu, "6000")?;
         Ok(Self {
             batch,
             // SAFETY: tbl_dpdk.c declares it so.
-            fill: unsafe { std::mem::transmute::<*mut c_void, Fill>(symbol(c"tbl_fill")) },
-            // SAFETY: tbl_dpdk.c declares it so.
-            free: unsafe {
-                std::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int)>(symbol(c"tbl_free"))
-            },
-            // SAFETY: tbl_dpdk.c declares it so.
-            method: unsafe {
-                std::mem::transmute::<
-                    *mut c_void,
-                    unsafe extern "C" fn(c_int, c_int) -> *const c_char,
-                >(symbol(c"tbl_method"))
-            },
-            // SAFETY: tbl_dpdk.c declares it so.
-            lookup: unsafe { std::mem::transmute::<*mut c_void, Lookup>(symbol(c"tbl_lookup")) },
+            fill: unsafe { library.function(c"tbl_fill") },
+            // SAFETY: as above.
+            free: unsafe { library.function(c"tbl_free") },
+            // SAFETY: as above.
+            method: unsafe { library.function(c"tbl_method") },
+            // SAFETY: as above.
+            lookup: unsafe { library.function(c"tbl_lookup") },
         })
-    }
-
-    fn compile() -> Result<PathBuf, String> {
-        let flags = |what| {
-            let output = Command::new("pkg-config").args([what, "libdpdk"]).output();
-            let output = output.ok().filter(|output| output.status.success());
-            let output = output.ok_or("needs libdpdk-dev and pkg-config")?;
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            Ok::<Vec<String>, String>(text.split_whitespace().map(str::to_owned).collect())
-        };
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/tbl_dpdk.c");
-        let library = std::env::temp_dir().join(format!("tbl_dpdk-{}.so", std::process::id()));
-        let status = Command::new("cc")
-            .args(["-O3", "-march=native", "-shared", "-fPIC", "-Wno-deprecated-declarations"])
-            .args(flags("--cflags")?)
-            .arg(source)
-            .arg("-o")
-            .arg(&library)
-            .args(flags("--libs")?)
-            .status();
-        match status {
-            Ok(status) if status.success() => Ok(library),
-            _ => Err("needs a C compiler that takes benches/peers/tbl_dpdk.c".to_owned()),
-        }
     }
 
     fn fill(&self, kind: c_int, table: &Table) -> usize {

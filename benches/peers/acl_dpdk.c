@@ -74,7 +74,7 @@ static size_t heap(void)
 	return stats.heap_allocsz_bytes;
 }
 
-int acl_start(const char *cpu, const char *megabytes)
+int start(const char *cpu, const char *megabytes)
 {
 	const char *arguments[] = { "acl", "--no-huge", "--no-pci", "--no-telemetry", "--no-shconf",
 		"--log-level=1", "--force-max-simd-bitwidth=512", "-m", megabytes, "-l", cpu };

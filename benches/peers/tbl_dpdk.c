@@ -31,7 +31,7 @@ static size_t heap(void)
 }
 
 // Starts DPDK without huge pages and devices, on one CPU. 0 if that worked.
-int tbl_start(const char *cpu, const char *megabytes)
+int start(const char *cpu, const char *megabytes)
 {
 	char *args[] = { "tbl", "--no-huge", "--no-pci", "-m", (char *)megabytes, "-l", (char *)cpu,
 		"--no-telemetry", "--log-level=1", "--no-shconf", "--force-max-simd-bitwidth=512", NULL };
