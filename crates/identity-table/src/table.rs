@@ -289,7 +289,8 @@ impl Reader {
         Self { shared: Arc::clone(shared), slot: shared.domain.register(), pins: Cell::new(0) }
     }
 
-    /// Pins the table for a batch of lookups: a store and a fence, some 5 ns. Guards may nest.
+    /// Pins the table for a batch of lookups: a store, or a store and a fence (some 5 ns) where the
+    /// system has no `membarrier(2)`. Guards may nest.
     #[inline]
     pub fn pin(&self) -> Guard<'_> {
         if self.pins.get() == 0 {

@@ -1,6 +1,7 @@
 //! The longest-prefix-match structure.
 
 pub(crate) mod alloc;
+pub(crate) mod barrier;
 pub(crate) mod bucket;
 pub(crate) mod build;
 pub(crate) mod entry;

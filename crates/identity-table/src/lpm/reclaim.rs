@@ -4,16 +4,27 @@
 //! reader shows the epoch it began in; what is unlinked is stamped with the epoch of that moment and
 //! is free once the epoch has moved on and every pinned reader began later. A reader never waits and
 //! never makes the writer wait; one that stays pinned only keeps memory from being used again.
+//!
+//! Between a reader's showing its epoch and its first load there must be a full fence. Where the
+//! system lets the writer have one executed in every thread ([`barrier`]), pinning is a plain store;
+//! elsewhere each pin has a fence of its own. Should the system stop doing so (a filter of system
+//! calls that came later), readers are told to use fences again, and nothing is free until each of
+//! them has been seen to know.
 
 use core::sync::atomic::compiler_fence;
 
+use super::barrier;
 use crate::sync::{Arc, AtomicPtr, AtomicU64, Mutex, MutexGuard, Ordering, fence};
 
 /// The epoch in which something was unlinked.
 pub(crate) type Stamp = u64;
 
-/// What a reader shows when it is not pinned.
-const IDLE: u64 = u64::MAX;
+/// The lowest bit of an epoch: pins have a fence of their own. What a reader shows has it too.
+const FENCED: u64 = 1;
+/// Epochs are this far apart.
+const STEP: u64 = 2;
+/// What a reader shows when it is not pinned, beside [`FENCED`].
+const IDLE: u64 = u64::MAX - FENCED;
 
 /// Where one reader shows its epoch; on a cache line of its own.
 #[repr(align(128))]
@@ -24,19 +35,29 @@ pub(crate) struct Slot {
 /// The epoch and all readers.
 pub(crate) struct Domain {
     epoch: AtomicU64,
+    /// A full fence in every thread, or false.
+    everywhere: fn() -> bool,
     slots: Mutex<Vec<Arc<Slot>>>,
 }
 
 impl Domain {
     pub(crate) fn new() -> Self {
-        Self { epoch: AtomicU64::new(0), slots: Mutex::new(Vec::new()) }
+        Self::with(if barrier::available() { barrier::everywhere } else { || false })
+    }
+
+    /// Without fences in pins for as long as `everywhere` does what it says.
+    fn with(everywhere: fn() -> bool) -> Self {
+        let epoch = if everywhere() { 0 } else { FENCED };
+        Self { epoch: AtomicU64::new(epoch), everywhere, slots: Mutex::new(Vec::new()) }
     }
 
     /// A slot for a new reader. Locks, for a moment, against other registrations and the writer's
     /// [`Domain::advance`].
     pub(crate) fn register(&self) -> Arc<Slot> {
-        let slot = Arc::new(Slot { began: AtomicU64::new(IDLE) });
-        self.slots().push(Arc::clone(&slot));
+        let mut slots = self.slots();
+        let fenced = self.epoch.load(Ordering::Acquire) & FENCED;
+        let slot = Arc::new(Slot { began: AtomicU64::new(IDLE | fenced) });
+        slots.push(Arc::clone(&slot));
         slot
     }
 
@@ -49,13 +70,17 @@ impl Domain {
     pub(crate) fn pin(&self, slot: &Slot) {
         let epoch = self.epoch.load(Ordering::Acquire);
         // Either the writer's scan sees this reader, or this reader sees what the writer unlinked.
-        if cfg!(all(target_arch = "x86_64", not(loom))) {
+        if epoch & FENCED == 0 {
+            // The writer has the fence executed here, before or after this store. Release: the
+            // writer may see this pin instead of the unpin before, and must then know that the
+            // reads under the pin before are over.
+            slot.began.store(epoch, Ordering::Release);
+            compiler_fence(Ordering::SeqCst);
+        } else if cfg!(all(target_arch = "x86_64", not(loom))) {
             // A locked exchange is a full fence too, at half of its price.
             slot.began.swap(epoch, Ordering::SeqCst);
             compiler_fence(Ordering::SeqCst);
         } else {
-            // Release: the writer may see this pin instead of the unpin before, and must then know
-            // that the reads under the pin before are over.
             slot.began.store(epoch, Ordering::Release);
             fence(Ordering::SeqCst);
         }
@@ -66,13 +91,23 @@ impl Domain {
         self.epoch.load(Ordering::Relaxed)
     }
 
-    /// Moves the epoch on, and returns a bound: what has a stamp below it is free.
+    /// Moves the epoch on, and returns a bound: what has a stamp below it is free. A system call
+    /// where pins have no fences.
     pub(crate) fn advance(&self) -> Stamp {
-        let next = self.epoch.load(Ordering::Relaxed) + 1;
+        let mut next = self.epoch.load(Ordering::Relaxed) + STEP;
         self.epoch.store(next, Ordering::Release);
+        if next & FENCED == 0 && !(self.everywhere)() {
+            next |= FENCED;
+            self.epoch.store(next, Ordering::Release);
+        }
         fence(Ordering::SeqCst);
-        let began = |slot: &Arc<Slot>| slot.began.load(Ordering::Acquire);
-        self.slots().iter().map(began).min().unwrap_or(IDLE).min(next)
+        let fenced = next & FENCED;
+        let bound = |bound: Stamp, slot: &Arc<Slot>| {
+            let began = slot.began.load(Ordering::Acquire);
+            // A reader that still pins without fences may not have been seen.
+            if began & FENCED == fenced { bound.min(began) } else { 0 }
+        };
+        self.slots().iter().fold(next, bound)
     }
 
     fn slots(&self) -> MutexGuard<'_, Vec<Arc<Slot>>> {
@@ -83,7 +118,8 @@ impl Domain {
 impl Slot {
     #[inline]
     pub(crate) fn unpin(&self) {
-        self.began.store(IDLE, Ordering::Release);
+        let fenced = self.began.load(Ordering::Relaxed) & FENCED;
+        self.began.store(IDLE | fenced, Ordering::Release);
     }
 }
 
@@ -135,6 +171,57 @@ impl<T> Drop for Unlinked<T> {
 unsafe impl<T: Send> Send for Unlinked<T> {}
 // SAFETY: nothing can be reached through a shared reference.
 unsafe impl<T: Send> Sync for Unlinked<T> {}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use core::sync::atomic::AtomicBool;
+
+    #[test]
+    fn a_pinned_reader_keeps_what_was_unlinked_since() {
+        for domain in [Domain::new(), Domain::with(|| false), Domain::with(|| true)] {
+            let (reader, other) = (domain.register(), domain.register());
+            domain.pin(&reader);
+            let stamp = domain.stamp();
+            assert!(domain.advance() <= stamp);
+            domain.pin(&other);
+            reader.unpin();
+            assert!(stamp < domain.advance(), "the other began later");
+            let later = domain.stamp();
+            assert!(domain.advance() <= later);
+            other.unpin();
+            assert!(later < domain.advance());
+        }
+    }
+
+    #[test]
+    fn nothing_is_free_after_a_refused_barrier_until_every_reader_fences() {
+        static REFUSED: AtomicBool = AtomicBool::new(false);
+        let domain = Domain::with(|| !REFUSED.load(Ordering::Relaxed));
+        let (busy, idle) = (domain.register(), domain.register());
+        for reader in [&busy, &idle] {
+            domain.pin(reader);
+            reader.unpin();
+        }
+        let before = domain.stamp();
+        assert!(before < domain.advance());
+
+        REFUSED.store(true, Ordering::Relaxed);
+        let stamp = domain.stamp();
+        assert_eq!(domain.advance(), 0);
+        let newcomer = domain.register();
+        domain.pin(&busy);
+        assert_eq!(domain.advance(), 0, "the idle one does not know yet");
+        busy.unpin();
+        domain.pin(&idle);
+        idle.unpin();
+        assert!(stamp < domain.advance(), "a newcomer knows from the start");
+        REFUSED.store(false, Ordering::Relaxed);
+        domain.pin(&newcomer);
+        let stamp = domain.stamp();
+        assert!(domain.advance() <= stamp, "fences stay");
+    }
+}
 
 /// `RUSTFLAGS="--cfg loom" cargo test --release -p portcullis-identity-table --lib loom`
 #[cfg(all(test, loom))]

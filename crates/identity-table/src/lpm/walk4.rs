@@ -14,6 +14,8 @@ pub(crate) const LANES: usize = 32;
 /// Addresses whose cache misses overlap: enough to hide memory's latency twice, few enough for
 /// their notes to stay in the first cache.
 const GROUP: usize = 256;
+/// A batch up to this size has smaller notes, which cost less to clear.
+const SMALL: usize = 64;
 
 /// The identity of one address.
 ///
@@ -32,9 +34,13 @@ pub(crate) unsafe fn lookup(words: &Words, address: u32) -> IdentityId {
 /// # Safety
 /// As for [`lookup`].
 pub(crate) unsafe fn lookup_batch(words: &Words, addresses: &[u32], out: &mut [IdentityId]) {
+    if addresses.len() <= SMALL {
+        // SAFETY: as the caller promises.
+        return unsafe { lookup_group::<SMALL>(words, addresses, out) };
+    }
     for (addresses, out) in addresses.chunks(GROUP).zip(out.chunks_mut(GROUP)) {
         // SAFETY: as the caller promises.
-        unsafe { lookup_group(words, addresses, out) };
+        unsafe { lookup_group::<GROUP>(words, addresses, out) };
     }
 }
 
@@ -42,9 +48,10 @@ pub(crate) unsafe fn lookup_batch(words: &Words, addresses: &[u32], out: &mut [I
 /// noted and walked a level at a time, so that their misses overlap.
 ///
 /// # Safety
-/// As for [`lookup`], with one length up to [`GROUP`].
-unsafe fn lookup_group(words: &Words, addresses: &[u32], out: &mut [IdentityId]) {
-    let mut rest = Rest { lanes: [0; GROUP], entries: [0; GROUP], len: 0 };
+/// As for [`lookup`], with one length up to `N`.
+#[inline(always)]
+unsafe fn lookup_group<const N: usize>(words: &Words, addresses: &[u32], out: &mut [IdentityId]) {
+    let mut rest = Rest::<N> { lanes: [0; N], entries: [0; N], len: 0 };
     let (full, tail) = addresses.as_chunks::<LANES>();
     let (full_out, tail_out) = out.as_chunks_mut::<LANES>();
     for (chunk, (addresses, out)) in full.iter().zip(full_out).enumerate() {
@@ -110,14 +117,14 @@ fn signs_sse2(ids: &[IdentityId; LANES]) -> u32 {
 }
 
 /// The lanes of a group that the first pass left.
-struct Rest {
-    lanes: [u8; GROUP],
+struct Rest<const N: usize> {
+    lanes: [u8; N],
     /// The entry of each that was read last.
-    entries: [u32; GROUP],
+    entries: [u32; N],
     len: usize,
 }
 
-impl Rest {
+impl<const N: usize> Rest<N> {
     /// Notes the lanes of a chunk whose bits are set, and has what they read next fetched.
     #[inline]
     fn note(&mut self, words: &Words, addresses: &[u32; LANES], first: usize, mut left: u32) {
@@ -128,8 +135,8 @@ impl Rest {
             let entry = words.load((address >> 16) as usize);
             let slot = if is_page(entry) { (address >> 8 & 0xff) as usize } else { 0 };
             words.prefetch(offset(entry) + slot);
-            self.lanes[self.len % GROUP] = (first + lane) as u8;
-            self.entries[self.len % GROUP] = entry;
+            self.lanes[self.len % N] = (first + lane) as u8;
+            self.entries[self.len % N] = entry;
             self.len += 1;
         }
     }

@@ -36,6 +36,8 @@ pub(crate) unsafe fn lookup(view: View<'_>, address: u128) -> IdentityId {
     let before = view.words.load(RIPPLE);
     let mut walk = Walk::new();
     // SAFETY: as the caller promises.
+    unsafe { walk.begin(view.words, address) };
+    // SAFETY: as the caller promises.
     while unsafe { walk.step(view.words, address) } {}
     // SAFETY: as the caller promises.
     unsafe { walk.answer(view, address, before) }
@@ -69,13 +71,15 @@ unsafe fn lookup_chunk(view: View<'_>, addresses: &[u128; LANES], out: &mut [Ide
         // SAFETY: as the caller promises.
         *page = unsafe { jump::candidate(view.jump, view.seed.hash(*address)) };
         view.words.prefetch(*page - KEY);
+        view.words.prefetch(*page + (*address & 0xff) as usize);
     }
     for ((page, address), out) in pages.iter().zip(addresses).zip(out.iter_mut()) {
         // SAFETY: as the caller promises.
         let leads = unsafe { jump::leads(view.words, *page, *address) };
         // SAFETY: a page has an entry for each value of a byte, and so many words are at NOWHERE.
         let code = unsafe { view.words.load_unchecked(*page + (*address & 0xff) as usize) };
-        *out = IdentityId::new(if leads { code } else { MISS });
+        // Not a branch: who is left cannot be foretold.
+        *out = IdentityId::new(code | u32::from(!leads) << 31);
     }
     let rest = signs(out);
     if rest != 0 {
@@ -99,8 +103,12 @@ unsafe fn lookup_rest(
     let mut lanes = [0_u8; LANES];
     let mut left = 0;
     while rest != 0 {
-        lanes[left % LANES] = rest.trailing_zeros() as u8;
+        let lane = rest.trailing_zeros() as usize;
         rest &= rest - 1;
+        // Whether it ends at once is known to the first step, which comes when all have begun.
+        // SAFETY: as the caller promises.
+        unsafe { walks[lane].begin(view.words, addresses[lane]) };
+        lanes[left % LANES] = lane as u8;
         left += 1;
     }
     while left != 0 {
@@ -138,18 +146,29 @@ impl Walk {
         Self { entry: MISS, depth: 0, best: MISS, last: false }
     }
 
-    /// One step; false at the end.
+    /// Reads the root.
+    ///
+    /// # Safety
+    /// As for [`lookup`].
+    #[inline(always)]
+    unsafe fn begin(&mut self, words: &Words, address: u128) {
+        // SAFETY: the root's entries are always there.
+        let entry = unsafe { words.load_unchecked((address >> 112) as usize) };
+        (self.entry, self.depth) = (entry, 16);
+        // What the first step reads if this is a page, as it mostly is.
+        words.prefetch(offset(entry) + (address >> 104 & 0xff) as usize);
+        words.prefetch(offset(entry) - KEY.min(offset(entry)));
+    }
+
+    /// One step after [`Walk::begin`]; false at the end.
     ///
     /// # Safety
     /// As for [`lookup`], with the same address at every step.
-    #[inline]
+    #[inline(always)]
     unsafe fn step(&mut self, words: &Words, address: u128) -> bool {
         // SAFETY: every offset comes from an entry, and every kind of entry has the words read here.
         let load = |at: usize| unsafe { words.load_unchecked(at) };
-        if self.depth == 0 {
-            self.entry = load((address >> 112) as usize);
-            self.depth = 16;
-        } else if is_page(self.entry) {
+        if is_page(self.entry) {
             let page = offset(self.entry);
             let default = load(page - DEFAULT);
             self.best = if default == MISS { self.best } else { default };
@@ -161,24 +180,26 @@ impl Walk {
             }
             self.entry = load(page + (address >> (120 - depth) & 0xff) as usize);
             self.depth = depth + 8;
-        } else {
-            // SAFETY: the entry is a bucket: all others ended the walk.
+            if is_page(self.entry) {
+                let page = offset(self.entry);
+                words.prefetch(page - KEY);
+                // Most pages skip nothing, so that their slot is known before their header is.
+                words.prefetch(page + (address << self.depth >> 120) as usize);
+                return true;
+            }
+            if is_bucket(self.entry) {
+                words.prefetch(offset(self.entry));
+                return true;
+            }
+            self.end(self.entry);
+        } else if is_bucket(self.entry) {
+            // SAFETY: an entry of this kind points to a bucket.
             let code = unsafe { bucket::search6(words, offset(self.entry), address << self.depth) };
             self.end(code);
-            return false;
-        }
-        if is_page(self.entry) {
-            let page = offset(self.entry);
-            words.prefetch(page - KEY);
-            // Most pages skip nothing, so that their slot is known before their header is.
-            words.prefetch(page + (address << self.depth >> 120) as usize);
-        } else if is_bucket(self.entry) {
-            words.prefetch(offset(self.entry));
         } else {
             self.end(self.entry);
-            return false;
         }
-        true
+        false
     }
 
     fn end(&mut self, code: u32) {
@@ -193,14 +214,16 @@ impl Walk {
     /// # Safety
     /// As for [`lookup`].
     #[inline]
-    unsafe fn answer(mut self, view: View<'_>, address: u128, mut before: u32) -> IdentityId {
+    unsafe fn answer(&mut self, view: View<'_>, address: u128, mut before: u32) -> IdentityId {
         while !self.last {
             let now = view.words.load(RIPPLE);
             if now == before {
                 break;
             }
             before = now;
-            self = Self::new();
+            *self = Self::new();
+            // SAFETY: as the caller promises.
+            unsafe { self.begin(view.words, address) };
             // SAFETY: as the caller promises.
             while unsafe { self.step(view.words, address) } {}
         }
