@@ -6,11 +6,16 @@
 use core::ffi::{CStr, c_char};
 use std::ptr::{null, null_mut, without_provenance_mut};
 
+use portcullis_abi::apply::*;
+use portcullis_abi::endpoint::*;
 use portcullis_abi::engine::*;
 use portcullis_abi::event::*;
+use portcullis_abi::explain::*;
 use portcullis_abi::firewall::*;
 use portcullis_abi::judge::*;
+use portcullis_abi::set::*;
 use portcullis_abi::status::*;
+use portcullis_abi::totals::*;
 use portcullis_abi::types::*;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

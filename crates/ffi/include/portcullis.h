@@ -46,9 +46,15 @@
 #define PORTCULLIS_CUT 3
 
 /**
- * `rule` of what is counted for several rules together.
+ * A fragment that was held and passes now that the first of its packet came: to be sent on, after the
+ * packets of the call.
  */
-#define PORTCULLIS_OTHER_RULES 4294967294
+#define PORTCULLIS_FRAME_RELEASED 1
+
+/**
+ * An answer to a packet that was rejected: to be sent back to where the packet came from.
+ */
+#define PORTCULLIS_FRAME_ANSWER 2
 
 /**
  * A connection was opened, or a packet that stands alone was allowed.
@@ -64,6 +70,11 @@
  * A connection ended.
  */
 #define PORTCULLIS_EVENT_ENDED 3
+
+/**
+ * `rule` of what is counted for several rules together.
+ */
+#define PORTCULLIS_OTHER_RULES 4294967294
 
 /**
  * Zero-copy if both interfaces have it, else the next lesser mode (the default).
@@ -99,17 +110,6 @@
  * Packets that no live worker takes go to the host's network stack.
  */
 #define PORTCULLIS_FAIL_OPEN 1
-
-/**
- * A fragment that was held and passes now that the first of its packet came: to be sent on, after the
- * packets of the call.
- */
-#define PORTCULLIS_FRAME_RELEASED 1
-
-/**
- * An answer to a packet that was rejected: to be sent back to where the packet came from.
- */
-#define PORTCULLIS_FRAME_ANSWER 2
 
 /**
  * Success.
@@ -457,6 +457,80 @@ typedef struct portcullis_prefix {
 } portcullis_prefix;
 
 /**
+ * A packet to judge.
+ */
+typedef struct portcullis_packet {
+  /**
+   * The frame from its Ethernet header on: all of it, or as much as was captured.
+   */
+  const uint8_t *data;
+  /**
+   * Bytes of `data`.
+   */
+  size_t len;
+  /**
+   * Bytes that the frame had on the wire; 0 is `len`.
+   */
+  size_t wire_len;
+} portcullis_packet;
+
+/**
+ * What becomes of a packet or a flow, and why. 16 bytes; this one never grows.
+ */
+typedef struct portcullis_judgement {
+  /**
+   * `PORTCULLIS_ALLOW`, `PORTCULLIS_DENY` or `PORTCULLIS_REJECT`.
+   */
+  uint8_t verdict;
+  /**
+   * Why it does not pass: see `portcullis_reason_name`; else `PORTCULLIS_NO_REASON`.
+   */
+  uint8_t reason;
+  /**
+   * 0: nothing to do with connections; 1: opens one, or tried to; 2: belongs to a known one.
+   */
+  uint8_t state;
+  /**
+   * Zero.
+   */
+  uint8_t reserved;
+  /**
+   * The rule that decided, for `portcullis_engine_rule`; else `PORTCULLIS_NO_RULE`.
+   */
+  uint32_t rule;
+  /**
+   * Identity of who opened the connection.
+   */
+  uint32_t source;
+  /**
+   * Identity of the other end.
+   */
+  uint32_t destination;
+} portcullis_judgement;
+
+/**
+ * A frame to send. It grows at the end: `portcullis_judge_frames` takes its size.
+ */
+typedef struct portcullis_frame {
+  /**
+   * The frame from its Ethernet header on, in the caller's buffer of bytes.
+   */
+  const uint8_t *data;
+  /**
+   * Bytes of `data`.
+   */
+  size_t len;
+  /**
+   * Of an answer: the number of the packet in the call that judged it.
+   */
+  size_t packet;
+  /**
+   * `PORTCULLIS_FRAME_RELEASED` or `PORTCULLIS_FRAME_ANSWER`.
+   */
+  uint8_t kind;
+} portcullis_frame;
+
+/**
  * A new connection, for judging without packets.
  */
 typedef struct portcullis_flow {
@@ -481,6 +555,101 @@ typedef struct portcullis_flow {
    */
   uint16_t destination_port;
 } portcullis_flow;
+
+/**
+ * Something that happened to a flow. It grows at the end: `portcullis_engine_events` takes its size.
+ * Texts are NUL-terminated UTF-8 in the caller's text buffer; NULL if there is nothing to say.
+ */
+typedef struct portcullis_event {
+  /**
+   * When, in nanoseconds since 1970-01-01 UTC.
+   */
+  uint64_t time;
+  /**
+   * `PORTCULLIS_EVENT_...`; numbers that the caller does not know may come in later versions.
+   */
+  uint8_t kind;
+  /**
+   * `PORTCULLIS_ALLOW` or `PORTCULLIS_DENY`.
+   */
+  uint8_t verdict;
+  /**
+   * Why it may not pass, or was cut; else `PORTCULLIS_NO_REASON`.
+   */
+  uint8_t reason;
+  /**
+   * IP protocol number.
+   */
+  uint8_t protocol;
+  /**
+   * 1 if a rule asked for this record.
+   */
+  uint8_t logged;
+  /**
+   * 1 if some text did not fit into the buffer and is NULL.
+   */
+  uint8_t truncated;
+  /**
+   * Port of the source, host byte order; 0 where the protocol has none.
+   */
+  uint16_t source_port;
+  /**
+   * Port of the destination.
+   */
+  uint16_t destination_port;
+  /**
+   * Who opened the flow.
+   */
+  struct portcullis_address source;
+  /**
+   * To whom.
+   */
+  struct portcullis_address destination;
+  /**
+   * Identity of the source at that time.
+   */
+  uint32_t source_identity;
+  /**
+   * Identity of the destination at that time.
+   */
+  uint32_t destination_identity;
+  /**
+   * Of a connection that ended: how long it lasted, in nanoseconds.
+   */
+  uint64_t duration;
+  /**
+   * Of a connection that ended: packets from the opener, and back.
+   */
+  uint64_t packets[2];
+  /**
+   * Of a connection that ended: bytes of IP packets from the opener, and back.
+   */
+  uint64_t bytes[2];
+  /**
+   * The policy that decided, as `Kind/namespace/name`, or `default`.
+   */
+  const char *policy;
+  /**
+   * Where the rule that decided was written, as `file:line:column`.
+   */
+  const char *origin;
+  /**
+   * The endpoint that owned the source address at that time, as `namespace/name`.
+   */
+  const char *source_name;
+  /**
+   * The same of the destination.
+   */
+  const char *destination_name;
+  /**
+   * The labels of the source at that time, as `key=value,key=value`.
+   */
+  const char *source_labels;
+  /**
+   * The same of the destination.
+   */
+  const char *destination_labels;
+} portcullis_event;
 
 /**
  * Numbers since the start, over all workers and judges. Set `struct_size` first.
@@ -585,101 +754,6 @@ typedef struct portcullis_rule_totals {
 } portcullis_rule_totals;
 
 /**
- * Something that happened to a flow. It grows at the end: `portcullis_engine_events` takes its size.
- * Texts are NUL-terminated UTF-8 in the caller's text buffer; NULL if there is nothing to say.
- */
-typedef struct portcullis_event {
-  /**
-   * When, in nanoseconds since 1970-01-01 UTC.
-   */
-  uint64_t time;
-  /**
-   * `PORTCULLIS_EVENT_...`; numbers that the caller does not know may come in later versions.
-   */
-  uint8_t kind;
-  /**
-   * `PORTCULLIS_ALLOW` or `PORTCULLIS_DENY`.
-   */
-  uint8_t verdict;
-  /**
-   * Why it may not pass, or was cut; else `PORTCULLIS_NO_REASON`.
-   */
-  uint8_t reason;
-  /**
-   * IP protocol number.
-   */
-  uint8_t protocol;
-  /**
-   * 1 if a rule asked for this record.
-   */
-  uint8_t logged;
-  /**
-   * 1 if some text did not fit into the buffer and is NULL.
-   */
-  uint8_t truncated;
-  /**
-   * Port of the source, host byte order; 0 where the protocol has none.
-   */
-  uint16_t source_port;
-  /**
-   * Port of the destination.
-   */
-  uint16_t destination_port;
-  /**
-   * Who opened the flow.
-   */
-  struct portcullis_address source;
-  /**
-   * To whom.
-   */
-  struct portcullis_address destination;
-  /**
-   * Identity of the source at that time.
-   */
-  uint32_t source_identity;
-  /**
-   * Identity of the destination at that time.
-   */
-  uint32_t destination_identity;
-  /**
-   * Of a connection that ended: how long it lasted, in nanoseconds.
-   */
-  uint64_t duration;
-  /**
-   * Of a connection that ended: packets from the opener, and back.
-   */
-  uint64_t packets[2];
-  /**
-   * Of a connection that ended: bytes of IP packets from the opener, and back.
-   */
-  uint64_t bytes[2];
-  /**
-   * The policy that decided, as `Kind/namespace/name`, or `default`.
-   */
-  const char *policy;
-  /**
-   * Where the rule that decided was written, as `file:line:column`.
-   */
-  const char *origin;
-  /**
-   * The endpoint that owned the source address at that time, as `namespace/name`.
-   */
-  const char *source_name;
-  /**
-   * The same of the destination.
-   */
-  const char *destination_name;
-  /**
-   * The labels of the source at that time, as `key=value,key=value`.
-   */
-  const char *source_labels;
-  /**
-   * The same of the destination.
-   */
-  const char *destination_labels;
-} portcullis_event;
-
-/**
  * Settings of a firewall. Set all of it to zero, then `struct_size` to `sizeof`.
  */
 typedef struct portcullis_firewall_config {
@@ -769,80 +843,6 @@ typedef struct portcullis_socket {
    */
   uint64_t invalid_descriptors;
 } portcullis_socket;
-
-/**
- * A packet to judge.
- */
-typedef struct portcullis_packet {
-  /**
-   * The frame from its Ethernet header on: all of it, or as much as was captured.
-   */
-  const uint8_t *data;
-  /**
-   * Bytes of `data`.
-   */
-  size_t len;
-  /**
-   * Bytes that the frame had on the wire; 0 is `len`.
-   */
-  size_t wire_len;
-} portcullis_packet;
-
-/**
- * What becomes of a packet or a flow, and why. 16 bytes; this one never grows.
- */
-typedef struct portcullis_judgement {
-  /**
-   * `PORTCULLIS_ALLOW`, `PORTCULLIS_DENY` or `PORTCULLIS_REJECT`.
-   */
-  uint8_t verdict;
-  /**
-   * Why it does not pass: see `portcullis_reason_name`; else `PORTCULLIS_NO_REASON`.
-   */
-  uint8_t reason;
-  /**
-   * 0: nothing to do with connections; 1: opens one, or tried to; 2: belongs to a known one.
-   */
-  uint8_t state;
-  /**
-   * Zero.
-   */
-  uint8_t reserved;
-  /**
-   * The rule that decided, for `portcullis_engine_rule`; else `PORTCULLIS_NO_RULE`.
-   */
-  uint32_t rule;
-  /**
-   * Identity of who opened the connection.
-   */
-  uint32_t source;
-  /**
-   * Identity of the other end.
-   */
-  uint32_t destination;
-} portcullis_judgement;
-
-/**
- * A frame to send. It grows at the end: `portcullis_judge_frames` takes its size.
- */
-typedef struct portcullis_frame {
-  /**
-   * The frame from its Ethernet header on, in the caller's buffer of bytes.
-   */
-  const uint8_t *data;
-  /**
-   * Bytes of `data`.
-   */
-  size_t len;
-  /**
-   * Of an answer: the number of the packet in the call that judged it.
-   */
-  size_t packet;
-  /**
-   * `PORTCULLIS_FRAME_RELEASED` or `PORTCULLIS_FRAME_ANSWER`.
-   */
-  uint8_t kind;
-} portcullis_frame;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1059,187 +1059,6 @@ int32_t portcullis_engine_sets(const struct portcullis_engine *engine,
                                size_t *needed);
 
 /**
- * Why a flow is decided as it is, for people: the tiers walked, the rule with file and line, near
- * misses. Buffer and sizes as in `portcullis_engine_error`.
- *
- * Undefined unless:
- * `flow` points to a flow, `buffer` has room for `size` bytes.
- */
-int32_t portcullis_engine_explain(const struct portcullis_engine *engine,
-                                  const struct portcullis_flow *flow,
-                                  char *buffer,
-                                  size_t size,
-                                  size_t *needed);
-
-/**
- * The rule of a judgement, as `policy direction file:line:column`; also if its policy is gone.
- * `PORTCULLIS_BAD_VALUE` if there is none. Buffer and sizes as in `portcullis_engine_error`.
- *
- * Undefined unless:
- * `buffer` has room for `size` bytes.
- */
-int32_t portcullis_engine_rule(const struct portcullis_engine *engine,
-                               uint32_t rule,
-                               char *buffer,
-                               size_t size,
-                               size_t *needed);
-
-/**
- * What was counted since the start.
- *
- * Undefined unless:
- * `out` points to totals whose `struct_size` is set.
- */
-int32_t portcullis_engine_totals(const struct portcullis_engine *engine,
-                                 struct portcullis_totals *out);
-
-/**
- * Packets dropped since the start, by reason: `counts[n]` is that of reason `n`
- * (`portcullis_reason_name`).
- *
- * `capacity`: room in `counts`; reasons beyond are left out. `count`: how many reasons there are.
- *
- * Undefined unless:
- * `counts` has room for `capacity` numbers, `count` is NULL or points to room for one.
- */
-int32_t portcullis_engine_drops(const struct portcullis_engine *engine,
-                                uint64_t *counts,
-                                size_t capacity,
-                                size_t *count);
-
-/**
- * What each rule did since the start, over all workers and judges: rules that decided of a packet at
- * least.
- *
- * `rule_size`: `sizeof(portcullis_rule_totals)`. `capacity`: room in `rules`; what is beyond is left
- * out. `count`: how many there are, which may be more by the next call.
- *
- * Undefined unless:
- * `rules` has room for `capacity` of that size, `count` points to room for a number.
- */
-int32_t portcullis_engine_rule_totals(const struct portcullis_engine *engine,
-                                      struct portcullis_rule_totals *rules,
-                                      size_t rule_size,
-                                      size_t capacity,
-                                      size_t *count);
-
-/**
- * Hands over what was recorded since the last call, at most `capacity` events, oldest first for each
- * worker. What did not fit inside the library meanwhile is counted (`events_lost` of
- * `portcullis_engine_totals`).
- *
- * `event_size`: `sizeof(portcullis_event)`.
- * `text`, `text_size`: room for the texts, which the events point into; 256 bytes an event hold most.
- * `count`: how many events were written; fewer than `capacity` means that no more wait.
- *
- * Any thread; each event goes to one of several readers.
- *
- * Undefined unless:
- * `events` points to room for `capacity` events of that size, `text` to room for that many bytes,
- * `count` to room for a number.
- */
-int32_t portcullis_engine_events(const struct portcullis_engine *engine,
-                                 struct portcullis_event *events,
-                                 size_t event_size,
-                                 size_t capacity,
-                                 char *text,
-                                 size_t text_size,
-                                 size_t *count);
-
-/**
- * A descriptor that becomes readable when events wait, for poll and epoll. `portcullis_engine_events`
- * makes it unreadable again once none waits. It belongs to the engine: do not read or close it, and
- * do not use it once the engine is freed.
- *
- * Undefined unless:
- * `out` points to room for an `int`.
- */
-int32_t portcullis_engine_event_fd(const struct portcullis_engine *engine,
-                                   int *out);
-
-/**
- * The stable name of a reason, such as `policy_denied`, as static NUL-terminated text; `none` for
- * `PORTCULLIS_NO_REASON`, `unknown` for numbers that mean nothing. Reasons count from 0 without gaps.
- *
- * Never fails; any thread; the caller must not free the text.
- */
-const char *portcullis_reason_name(uint8_t reason);
-
-/**
- * Opens the interfaces in the calling thread's network namespace and starts forwarding by what is in
- * force on `engine`. Packets flow when this returns. If it fails nothing stays attached, and the
- * engine's error text says why.
- *
- * `out`: the firewall; stop and free it with `portcullis_firewall_stop`. Starts threads named
- * `portcullis` that block every signal which can be blocked with sense, so that the program's
- * handlers never run on them.
- *
- * Undefined unless:
- * `config` begins with its size, its texts are NUL-terminated; `out` points to room for a pointer.
- */
-int32_t portcullis_firewall_start(const struct portcullis_engine *engine,
-                                  const struct portcullis_firewall_config *config,
-                                  struct portcullis_firewall **out);
-
-/**
- * Stops the workers, lets frames in transmission leave, takes the programs off the interfaces and
- * frees the firewall. NULL is fine; a firewall that was stopped already is `PORTCULLIS_BAD_HANDLE`.
- * Any thread.
- */
-int32_t portcullis_firewall_stop(struct portcullis_firewall *firewall);
-
-/**
- * One of the interfaces in use, and the mode it really has.
- *
- * `index`: 0 or 1; `PORTCULLIS_BAD_VALUE` beyond.
- *
- * Undefined unless:
- * `out` points to a port whose `struct_size` is set.
- */
-int32_t portcullis_firewall_port(const struct portcullis_firewall *firewall,
-                                 size_t index,
-                                 struct portcullis_port *out);
-
-/**
- * The text of the last call on this firewall that failed with one; see `portcullis_engine_error`.
- *
- * Undefined unless:
- * `buffer` has room for `size` bytes, `needed` is NULL or points to room for a number.
- */
-int32_t portcullis_firewall_error(const struct portcullis_firewall *firewall,
-                                  char *buffer,
-                                  size_t size,
-                                  size_t *needed);
-
-/**
- * Why the preferred mode was not to be had; empty if it was. Buffer and sizes as in
- * `portcullis_engine_error`.
- *
- * Undefined unless:
- * `buffer` has room for `size` bytes, `needed` is NULL or points to room for a number.
- */
-int32_t portcullis_firewall_lesser_mode(const struct portcullis_firewall *firewall,
-                                        char *buffer,
-                                        size_t size,
-                                        size_t *needed);
-
-/**
- * What the kernel counted on the socket of each queue, since it was opened: the queues of the first
- * interface, then those of the second. One system call a socket.
- *
- * `socket_size`: `sizeof(portcullis_socket)`. `capacity`: room in `sockets`; what is beyond is left
- * out. `count`: how many there are.
- *
- * Undefined unless:
- * `sockets` has room for `capacity` sockets of that size, `count` points to room for a number.
- */
-int32_t portcullis_firewall_sockets(const struct portcullis_firewall *firewall,
-                                    struct portcullis_socket *sockets,
-                                    size_t socket_size,
-                                    size_t capacity,
-                                    size_t *count);
-
-/**
  * Makes a judge of an engine, which lives on until the judge is freed too.
  *
  * `out`: the judge; free it with `portcullis_judge_free`. Any thread.
@@ -1328,6 +1147,187 @@ int32_t portcullis_judge_flows(const struct portcullis_judge *judge,
                                const struct portcullis_flow *flows,
                                size_t count,
                                struct portcullis_judgement *out);
+
+/**
+ * Hands over what was recorded since the last call, at most `capacity` events, oldest first for each
+ * worker. What did not fit inside the library meanwhile is counted (`events_lost` of
+ * `portcullis_engine_totals`).
+ *
+ * `event_size`: `sizeof(portcullis_event)`.
+ * `text`, `text_size`: room for the texts, which the events point into; 256 bytes an event hold most.
+ * `count`: how many events were written; fewer than `capacity` means that no more wait.
+ *
+ * Any thread; each event goes to one of several readers.
+ *
+ * Undefined unless:
+ * `events` points to room for `capacity` events of that size, `text` to room for that many bytes,
+ * `count` to room for a number.
+ */
+int32_t portcullis_engine_events(const struct portcullis_engine *engine,
+                                 struct portcullis_event *events,
+                                 size_t event_size,
+                                 size_t capacity,
+                                 char *text,
+                                 size_t text_size,
+                                 size_t *count);
+
+/**
+ * A descriptor that becomes readable when events wait, for poll and epoll. `portcullis_engine_events`
+ * makes it unreadable again once none waits. It belongs to the engine: do not read or close it, and
+ * do not use it once the engine is freed.
+ *
+ * Undefined unless:
+ * `out` points to room for an `int`.
+ */
+int32_t portcullis_engine_event_fd(const struct portcullis_engine *engine,
+                                   int *out);
+
+/**
+ * The stable name of a reason, such as `policy_denied`, as static NUL-terminated text; `none` for
+ * `PORTCULLIS_NO_REASON`, `unknown` for numbers that mean nothing. Reasons count from 0 without gaps.
+ *
+ * Never fails; any thread; the caller must not free the text.
+ */
+const char *portcullis_reason_name(uint8_t reason);
+
+/**
+ * Why a flow is decided as it is, for people: the tiers walked, the rule with file and line, near
+ * misses. Buffer and sizes as in `portcullis_engine_error`.
+ *
+ * Undefined unless:
+ * `flow` points to a flow, `buffer` has room for `size` bytes.
+ */
+int32_t portcullis_engine_explain(const struct portcullis_engine *engine,
+                                  const struct portcullis_flow *flow,
+                                  char *buffer,
+                                  size_t size,
+                                  size_t *needed);
+
+/**
+ * The rule of a judgement, as `policy direction file:line:column`; also if its policy is gone.
+ * `PORTCULLIS_BAD_VALUE` if there is none. Buffer and sizes as in `portcullis_engine_error`.
+ *
+ * Undefined unless:
+ * `buffer` has room for `size` bytes.
+ */
+int32_t portcullis_engine_rule(const struct portcullis_engine *engine,
+                               uint32_t rule,
+                               char *buffer,
+                               size_t size,
+                               size_t *needed);
+
+/**
+ * What was counted since the start.
+ *
+ * Undefined unless:
+ * `out` points to totals whose `struct_size` is set.
+ */
+int32_t portcullis_engine_totals(const struct portcullis_engine *engine,
+                                 struct portcullis_totals *out);
+
+/**
+ * Packets dropped since the start, by reason: `counts[n]` is that of reason `n`
+ * (`portcullis_reason_name`).
+ *
+ * `capacity`: room in `counts`; reasons beyond are left out. `count`: how many reasons there are.
+ *
+ * Undefined unless:
+ * `counts` has room for `capacity` numbers, `count` is NULL or points to room for one.
+ */
+int32_t portcullis_engine_drops(const struct portcullis_engine *engine,
+                                uint64_t *counts,
+                                size_t capacity,
+                                size_t *count);
+
+/**
+ * What each rule did since the start, over all workers and judges: rules that decided of a packet at
+ * least.
+ *
+ * `rule_size`: `sizeof(portcullis_rule_totals)`. `capacity`: room in `rules`; what is beyond is left
+ * out. `count`: how many there are, which may be more by the next call.
+ *
+ * Undefined unless:
+ * `rules` has room for `capacity` of that size, `count` points to room for a number.
+ */
+int32_t portcullis_engine_rule_totals(const struct portcullis_engine *engine,
+                                      struct portcullis_rule_totals *rules,
+                                      size_t rule_size,
+                                      size_t capacity,
+                                      size_t *count);
+
+/**
+ * Opens the interfaces in the calling thread's network namespace and starts forwarding by what is in
+ * force on `engine`. Packets flow when this returns. If it fails nothing stays attached, and the
+ * engine's error text says why.
+ *
+ * `out`: the firewall; stop and free it with `portcullis_firewall_stop`. Starts threads named
+ * `portcullis` that block every signal which can be blocked with sense, so that the program's
+ * handlers never run on them.
+ *
+ * Undefined unless:
+ * `config` begins with its size, its texts are NUL-terminated; `out` points to room for a pointer.
+ */
+int32_t portcullis_firewall_start(const struct portcullis_engine *engine,
+                                  const struct portcullis_firewall_config *config,
+                                  struct portcullis_firewall **out);
+
+/**
+ * Stops the workers, lets frames in transmission leave, takes the programs off the interfaces and
+ * frees the firewall. NULL is fine; a firewall that was stopped already is `PORTCULLIS_BAD_HANDLE`.
+ * Any thread.
+ */
+int32_t portcullis_firewall_stop(struct portcullis_firewall *firewall);
+
+/**
+ * One of the interfaces in use, and the mode it really has.
+ *
+ * `index`: 0 or 1; `PORTCULLIS_BAD_VALUE` beyond.
+ *
+ * Undefined unless:
+ * `out` points to a port whose `struct_size` is set.
+ */
+int32_t portcullis_firewall_port(const struct portcullis_firewall *firewall,
+                                 size_t index,
+                                 struct portcullis_port *out);
+
+/**
+ * The text of the last call on this firewall that failed with one; see `portcullis_engine_error`.
+ *
+ * Undefined unless:
+ * `buffer` has room for `size` bytes, `needed` is NULL or points to room for a number.
+ */
+int32_t portcullis_firewall_error(const struct portcullis_firewall *firewall,
+                                  char *buffer,
+                                  size_t size,
+                                  size_t *needed);
+
+/**
+ * Why the preferred mode was not to be had; empty if it was. Buffer and sizes as in
+ * `portcullis_engine_error`.
+ *
+ * Undefined unless:
+ * `buffer` has room for `size` bytes, `needed` is NULL or points to room for a number.
+ */
+int32_t portcullis_firewall_lesser_mode(const struct portcullis_firewall *firewall,
+                                        char *buffer,
+                                        size_t size,
+                                        size_t *needed);
+
+/**
+ * What the kernel counted on the socket of each queue, since it was opened: the queues of the first
+ * interface, then those of the second. One system call a socket.
+ *
+ * `socket_size`: `sizeof(portcullis_socket)`. `capacity`: room in `sockets`; what is beyond is left
+ * out. `count`: how many there are.
+ *
+ * Undefined unless:
+ * `sockets` has room for `capacity` sockets of that size, `count` points to room for a number.
+ */
+int32_t portcullis_firewall_sockets(const struct portcullis_firewall *firewall,
+                                    struct portcullis_socket *sockets,
+                                    size_t socket_size,
+                                    size_t capacity,
+                                    size_t *count);
 
 /**
  * Where the last panic inside the library was and what it said, of whatever engine or worker thread:

@@ -5,11 +5,22 @@
 //! Conventions: every function starts with `portcullis_`, answers an `int32_t` status or a plain
 //! value, checks every pointer for NULL, and never lets a panic cross into C. See `docs/embedding.md`.
 
+// In the order in which the header tells of them.
 pub mod engine;
-pub mod event;
-pub mod firewall;
-mod handle;
+
+pub mod apply;
+pub mod endpoint;
+pub mod set;
+
 pub mod judge;
+
+pub mod event;
+pub mod explain;
+pub mod totals;
+
+pub mod firewall;
+
+mod handle;
 pub mod panic;
 mod raw;
 pub mod status;

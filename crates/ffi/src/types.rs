@@ -6,10 +6,8 @@ use core::ffi::c_char;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use portcullis_core::dataplane::pipeline::{Judgement, State};
-use portcullis_core::identity_table::endpoint::{Endpoint, NamedPort};
 use portcullis_core::policy::Flow;
 
-use crate::raw;
 use crate::status::{Failure, PORTCULLIS_BAD_VALUE, PORTCULLIS_PREFIX};
 
 /// An IP address.
@@ -44,67 +42,6 @@ pub struct portcullis_text {
     pub len: usize,
 }
 
-/// A label. NUL-terminated UTF-8.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct portcullis_label {
-    /// Its key.
-    pub key: *const c_char,
-    /// Its value.
-    pub value: *const c_char,
-}
-
-/// A port of an endpoint that rules may name.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct portcullis_named_port {
-    /// Its name, NUL-terminated UTF-8.
-    pub name: *const c_char,
-    /// IP protocol: 6 (TCP), 17 (UDP), 132 (SCTP).
-    pub protocol: u8,
-    /// Its number.
-    pub port: u16,
-}
-
-/// Namespace and name of an endpoint, NUL-terminated UTF-8.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct portcullis_endpoint_name {
-    /// The namespace.
-    pub namespace_name: *const c_char,
-    /// The name, unique within the namespace.
-    pub name: *const c_char,
-}
-
-/// An endpoint: a pod, or whatever else owns addresses. It grows at the end: functions that take it
-/// take its size too. Set all of it to zero first.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct portcullis_endpoint {
-    /// The namespace, NUL-terminated UTF-8.
-    pub namespace_name: *const c_char,
-    /// The name, unique within the namespace.
-    pub name: *const c_char,
-    /// The service account; NULL is `default`.
-    pub service_account: *const c_char,
-    /// The node it runs on; NULL if unknown.
-    pub node: *const c_char,
-    /// Labels; of two with one key the later counts.
-    pub labels: *const portcullis_label,
-    /// How many.
-    pub label_count: usize,
-    /// Ports that rules may name.
-    pub named_ports: *const portcullis_named_port,
-    /// How many.
-    pub named_port_count: usize,
-    /// Addresses, any number of each family.
-    pub addresses: *const portcullis_address,
-    /// How many.
-    pub address_count: usize,
-    /// 1 if it shares its node's network: policies then do not apply to it.
-    pub host_network: u8,
-}
-
 /// A new connection, for judging without packets.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -135,12 +72,16 @@ pub struct portcullis_packet {
 
 /// Let it through.
 pub const PORTCULLIS_ALLOW: u8 = 0;
+
 /// Drop it silently.
 pub const PORTCULLIS_DENY: u8 = 1;
+
 /// Drop it and tell the sender.
 pub const PORTCULLIS_REJECT: u8 = 2;
+
 /// `reason` of what may pass.
 pub const PORTCULLIS_NO_REASON: u8 = 255;
+
 /// `rule` of what no rule decided.
 pub const PORTCULLIS_NO_RULE: u32 = 4294967295;
 
@@ -162,67 +103,6 @@ pub struct portcullis_judgement {
     pub source: u32,
     /// Identity of the other end.
     pub destination: u32,
-}
-
-// SAFETY: `repr(C)`, integers and raw pointers only. (Functions take its size beside it.)
-unsafe impl raw::Growable for portcullis_endpoint {
-    const FIRST: usize = core::mem::offset_of!(Self, host_network) + 1;
-}
-
-impl portcullis_endpoint {
-    pub(crate) const EMPTY: Self = Self {
-        namespace_name: core::ptr::null(),
-        name: core::ptr::null(),
-        service_account: core::ptr::null(),
-        node: core::ptr::null(),
-        labels: core::ptr::null(),
-        label_count: 0,
-        named_ports: core::ptr::null(),
-        named_port_count: 0,
-        addresses: core::ptr::null(),
-        address_count: 0,
-        host_network: 0,
-    };
-
-    /// What it says.
-    ///
-    /// # Safety
-    /// Its pointers are NULL or point to what is described there.
-    pub(crate) unsafe fn read(&self) -> Result<Endpoint, Failure> {
-        // SAFETY: by this function's contract.
-        let namespace = unsafe { raw::text(self.namespace_name) }?;
-        // SAFETY: by this function's contract.
-        let name = unsafe { raw::text(self.name) }?;
-        let mut endpoint = Endpoint::new(namespace, name);
-        // SAFETY: by this function's contract.
-        if let Some(account) = unsafe { raw::optional_text(self.service_account) }? {
-            endpoint.service_account = account.into();
-        }
-        // SAFETY: by this function's contract.
-        endpoint.node = unsafe { raw::optional_text(self.node) }?.map(Into::into);
-        endpoint.host_network = flag(self.host_network)?;
-        let mut labels = Vec::new();
-        // SAFETY: by this function's contract.
-        for label in unsafe { raw::slice(self.labels, self.label_count) }? {
-            // SAFETY: by this function's contract.
-            let key = unsafe { raw::text(label.key) }?;
-            // SAFETY: by this function's contract.
-            labels.push((key, unsafe { raw::text(label.value) }?));
-        }
-        endpoint.labels = labels.into_iter().collect();
-        // SAFETY: by this function's contract.
-        for port in unsafe { raw::slice(self.named_ports, self.named_port_count) }? {
-            // SAFETY: by this function's contract.
-            let name = unsafe { raw::text(port.name) }?.into();
-            let portcullis_named_port { protocol, port, .. } = *port;
-            endpoint.named_ports.push(NamedPort { name, protocol, port });
-        }
-        // SAFETY: by this function's contract.
-        for address in unsafe { raw::slice(self.addresses, self.address_count) }? {
-            endpoint.addresses.push(address.read()?);
-        }
-        Ok(endpoint)
-    }
 }
 
 impl portcullis_address {
