@@ -35,8 +35,8 @@ doc: setup ## API documentation, warnings are errors
 package: setup ## Pack every crate, and build each from its package
 	$(CARGO) package --locked --workspace
 
-deny: ## Licences and bans (needs cargo-deny)
-	$(CARGO) deny check licenses bans sources
+deny: ## Licences, bans and sources of dependencies (needs cargo-deny)
+	scripts/deny
 
 bench: setup ## All criterion benches
 	$(CARGO) bench --locked -p portcullis
