@@ -44,6 +44,20 @@ pub enum Error {
         /// Its receive queues.
         b_queues: usize,
     },
+    /// A worker cannot run on the CPU that was asked for.
+    #[cfg(feature = "xdp")]
+    #[error(
+        "error: CPU {cpu}: {source}; this process may use {}",
+        .allowed.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    Cpu {
+        /// The CPU.
+        cpu: usize,
+        /// Those that may be used.
+        allowed: Vec<usize>,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
     /// The system refused a thread or a descriptor.
     #[error("error: {0}: {1}")]
     System(&'static str, #[source] std::io::Error),

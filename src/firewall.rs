@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
@@ -12,13 +13,14 @@ use portcullis_dataplane::worker::{self, Handle, Worker};
 use portcullis_identity_table::endpoint::ClusterState;
 use portcullis_policy::model::PolicySet;
 
-use crate::{Engine, EngineConfig, Error};
+use crate::{Engine, EngineConfig, Error, affinity};
 
 /// How to set up a [`Firewall`].
 #[derive(Clone, Debug)]
 pub struct Config {
     wire: [String; 2],
     workers: usize,
+    cpus: Vec<usize>,
     ports: xdp::Config,
     engine: EngineConfig,
     worker: worker::Config,
@@ -31,6 +33,7 @@ impl Config {
         Self {
             wire: [a.to_owned(), b.to_owned()],
             workers: 1,
+            cpus: Vec::new(),
             ports: xdp::Config::default(),
             engine: EngineConfig::default(),
             worker: worker::Config::default(),
@@ -40,6 +43,14 @@ impl Config {
     /// Number of worker threads (at least 1, at most one a queue): they share out the queues.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
+        self
+    }
+
+    /// CPUs for the workers: the first worker stays on the first, and so on, beginning again where
+    /// there are more workers. Empty (the default): they go where the scheduler puts them. Best are
+    /// CPUs of the interfaces' NUMA node that take no interrupts of other devices.
+    pub fn cpus(mut self, cpus: impl Into<Vec<usize>>) -> Self {
+        self.cpus = cpus.into();
         self
     }
 
@@ -101,6 +112,7 @@ pub struct Firewall {
 struct Running {
     handle: Handle,
     thread: Option<JoinHandle<()>>,
+    cpu: Option<usize>,
 }
 
 /// One interface in use.
@@ -114,6 +126,8 @@ pub struct PortInfo {
     pub queues: usize,
     /// MTU in bytes.
     pub mtu: u32,
+    /// The packet memory of it and of the other end of its wire.
+    pub memory: xdp::Memory,
 }
 
 /// An interface is not what it was: see [`Firewall::port_changes`].
@@ -155,8 +169,9 @@ impl Firewall {
         let links = opened.interfaces.iter().map(|_| LinkState::Up).collect();
         let (workers, links) = (Vec::new(), Mutex::new(links));
         let mut firewall = Self { engine, workers, ports, refused, guard: opened.guard, links };
+        let mut cpus = config.cpus.iter().copied().cycle();
         for worker in share_out(&config, &firewall.engine, opened.interfaces, opened.pool)? {
-            firewall.workers.push(Running::start(worker)?);
+            firewall.workers.push(Running::start(worker, cpus.next())?);
         }
         Ok(firewall)
     }
@@ -170,6 +185,15 @@ impl Firewall {
     /// The interfaces in use.
     pub fn ports(&self) -> &[PortInfo] {
         &self.ports
+    }
+
+    /// The CPU of each worker; `None` for one that goes where the scheduler puts it.
+    pub fn cpus(&self) -> impl Iterator<Item = Option<usize>> + '_ {
+        self.workers.iter().map(|worker| worker.cpu)
+    }
+
+    pub(crate) fn guard(&self) -> &xdp::Guard {
+        &self.guard
     }
 
     /// Why the preferred mode was not to be had, if it was not.
@@ -252,21 +276,34 @@ impl PortInfo {
             mode: interface.mode,
             queues: interface.ports.len(),
             mtu: interface.mtu,
+            memory: interface.memory.clone(),
         }
     }
 }
 
 impl Running {
-    fn start(mut worker: Worker) -> Result<Self, Error> {
+    fn start(mut worker: Worker, cpu: Option<usize>) -> Result<Self, Error> {
         // The first round fills the fill rings and beats the hearts: from here on packets flow,
         // whenever the thread gets to run.
         worker.round();
         let handle = worker.handle();
+        let (started, is_started) = channel();
         let thread = std::thread::Builder::new()
             .name("portcullis".into())
-            .spawn(move || drop(worker.run()))
+            .spawn(move || {
+                let pinned = cpu.map_or(Ok(()), affinity::pin);
+                let go_on = pinned.is_ok();
+                // Whoever started it has given up if it does not hear.
+                if started.send(pinned).is_ok() && go_on {
+                    drop(worker.run());
+                }
+            })
             .map_err(|e| Error::System("cannot start a worker thread", e))?;
-        Ok(Self { handle, thread: Some(thread) })
+        let running = Self { handle, thread: Some(thread), cpu };
+        match is_started.recv() {
+            Ok(pinned) => pinned.map(|()| running),
+            Err(_) => Err(Error::System("a worker thread ended", std::io::ErrorKind::Other.into())),
+        }
     }
 }
 

@@ -53,7 +53,11 @@
 //! and no async runtime: [`Engine`] and [`Firewall`] are [`AsFd`](std::os::fd::AsFd), readable when
 //! events wait, for whatever loop a program has.
 
+#[cfg(feature = "xdp")]
+mod affinity;
 mod control;
+#[cfg(feature = "xdp")]
+mod early_drop;
 mod endpoints;
 mod engine;
 mod error;
@@ -67,6 +71,8 @@ mod rules;
 mod sets;
 mod totals;
 
+#[cfg(feature = "xdp")]
+pub use early_drop::Replaced;
 pub use endpoints::Endpoints;
 pub use engine::{Applied, Config as EngineConfig, Engine, Evaluation};
 pub use error::Error;

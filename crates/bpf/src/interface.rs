@@ -51,12 +51,25 @@ impl Interface {
         sys::interface_exists(self.index)
     }
 
+    /// The NUMA node of its device; `None` if it has none (as veth), the machine has one node only, or
+    /// sysfs shows another network namespace.
+    pub fn numa_node(&self) -> Option<u32> {
+        let index = fs::read_to_string(self.sysfs("ifindex")).unwrap_or_default();
+        if index.trim().parse() != Ok(self.index) {
+            return None;
+        }
+        fs::read_to_string(self.sysfs("device/numa_node")).ok()?.trim().parse().ok()
+    }
+
     /// Whether a bridge (or bond, or the like) has the interface as a port. Reads sysfs; where that
     /// shows another network namespace, the answer is no.
     pub fn has_master(&self) -> bool {
-        let path = |file: &str| format!("/sys/class/net/{}/{file}", self.name);
-        let index = fs::read_to_string(path("ifindex")).unwrap_or_default();
-        index.trim().parse() == Ok(self.index) && fs::symlink_metadata(path("master")).is_ok()
+        let index = fs::read_to_string(self.sysfs("ifindex")).unwrap_or_default();
+        index.trim().parse() == Ok(self.index) && fs::symlink_metadata(self.sysfs("master")).is_ok()
+    }
+
+    fn sysfs(&self, file: &str) -> String {
+        format!("/sys/class/net/{}/{file}", self.name)
     }
 
     /// Largest packet behind the link-layer header, in bytes.

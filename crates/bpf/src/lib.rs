@@ -33,7 +33,7 @@ mod settings;
 mod sys;
 
 pub use counters::{Count, Counters, Kind, Verdict};
-pub use early_drop::EarlyDrop;
+pub use early_drop::{EarlyDrop, Replaced};
 pub use error::Error;
 pub use heartbeat::{Heartbeat, STALE_AFTER};
 pub use interface::Interface;

@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::thread::sleep;
 use std::time::Duration;
 
-use portcullis_bpf::{Count, Error, FailureMode, Interface, Kind, Program, Settings, Verdict};
+use portcullis_bpf::{
+    Count, Error, FailureMode, Interface, Kind, Program, Replaced, Settings, Verdict,
+};
 
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
@@ -187,6 +189,42 @@ fn sources_in_the_early_drop_set_are_dropped_behind_any_tags() {
     assert!(matches!(set.insert(ten, 33), Err(Error::Prefix { .. })));
     set.insert(ten, 9).unwrap();
     assert!(matches!(set.insert(ten, 10), Err(Error::EarlyDropFull { capacity: 3, .. })));
+}
+
+#[test]
+fn the_early_drop_set_is_replaced_as_a_whole_or_not_at_all() {
+    let settings = Settings { early_drop_capacity: 3, ..Settings::default() };
+    let Some(program) = load(&settings) else { return };
+    let set = program.early_drop();
+    let nets = |texts: &[&str]| -> Vec<(IpAddr, u8)> {
+        let split = |text: &&str| text.split_once('/').map(|(a, l)| (a.to_owned(), l.to_owned()));
+        let parts = texts.iter().filter_map(split);
+        parts.map(|(a, l)| (a.parse().unwrap(), l.parse().unwrap())).collect()
+    };
+    let sorted = || {
+        let mut all: Vec<_> = set.prefixes().collect();
+        all.sort();
+        all
+    };
+    let did = |replaced: Replaced| (replaced.prefixes, replaced.added, replaced.removed);
+    let first = nets(&["10.1.2.3/8", "10.9.9.9/8", "192.0.2.0/24", "2001:db8::1/32", "0.0.0.0/0"]);
+    assert_eq!(did(set.replace(first).unwrap()), (4, 4, 0));
+    let there = nets(&["0.0.0.0/0", "10.0.0.0/8", "192.0.2.0/24", "2001:db8::/32"]);
+    assert_eq!(sorted(), there);
+
+    let too_many = nets(&["1.0.0.0/8", "2.0.0.0/8", "3.0.0.0/8", "4.0.0.0/8"]);
+    let error = set.replace(too_many).unwrap_err();
+    assert!(matches!(error, Error::EarlyDropFull { capacity: 3, .. }), "{error}");
+    assert!(matches!(set.replace(nets(&["1.0.0.0/33"])), Err(Error::Prefix { .. })));
+    assert_eq!(sorted(), there, "nothing changed");
+
+    // As many as there is room for, none of which was there.
+    let others = nets(&["1.0.0.0/8", "2.0.0.0/8", "3.0.0.0/8", "::/0"]);
+    assert_eq!(did(set.replace(others.clone()).unwrap()), (4, 4, 4));
+    assert_eq!(did(set.replace(others.clone()).unwrap()), (4, 0, 0));
+    assert_eq!(sorted(), others);
+    assert_eq!(did(set.replace([]).unwrap()), (0, 0, 4));
+    assert_eq!(sorted(), []);
 }
 
 #[test]

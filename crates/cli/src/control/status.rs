@@ -14,6 +14,9 @@ pub(crate) struct Status {
     pub(crate) uptime_seconds: f64,
     pub(crate) policy: Policy,
     pub(crate) ports: Vec<Port>,
+    /// CPUs, packet memory, polling and pins, as obtained.
+    #[serde(default)]
+    pub(crate) machine: String,
     /// Why the preferred mode was not to be had, if it was not.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) lesser_mode: Option<String>,

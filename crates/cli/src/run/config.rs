@@ -13,6 +13,13 @@
 //! arp: pass                # or drop
 //! neighbour-discovery: pass
 //! other-non-ip: drop       # or pass
+//! early-drop: feed.txt     # prefixes, one a line, whose packets the kernel drops at once
+//! machine:                 # all of it may be left out
+//!   cpus: [2, 3]           # one for each worker
+//!   huge-pages: prefer     # or require, never
+//!   numa: interfaces       # or any, or the number of a node
+//!   busy-poll: {microseconds: 20, budget: 64}
+//!   pins: /sys/fs/bpf/portcullis   # the programs outlive the process: docs/failure-modes.md
 //! packets:                 # all of it may be left out
 //!   connections: 262144    # room for so many at a time
 //!   limits: {connections: 10000, half-open: 500, new-per-second: 1000, burst: 2000}  # of each identity
@@ -27,8 +34,10 @@ use portcullis::dataplane::port::xdp::{FailureMode, ModePolicy};
 use serde::Deserialize;
 
 use super::Args;
+use super::early_drop;
 use super::pipeline::Packets;
 use super::socket::Addresses;
+use super::system::Machine;
 use crate::output::Refused;
 
 /// The settings in force.
@@ -40,6 +49,8 @@ pub(super) struct Settings {
     pub(super) fail: FailureMode,
     pub(super) flow_log: Option<PathBuf>,
     pub(super) addresses: Addresses,
+    pub(super) early_drop: Option<PathBuf>,
+    pub(super) machine: Machine,
     wire: String,
     workers: usize,
     frames: [Frames; 3],
@@ -62,6 +73,8 @@ struct File {
     arp: Option<Frames>,
     neighbour_discovery: Option<Frames>,
     other_non_ip: Option<Frames>,
+    early_drop: Option<PathBuf>,
+    machine: Machine,
     packets: Packets,
 }
 
@@ -109,6 +122,8 @@ impl Settings {
                 control: args.control.or(file.control),
                 metrics: args.metrics.or(file.metrics),
             },
+            early_drop: args.early_drop.or(file.early_drop),
+            machine: file.machine.merge(args.machine),
             frames: [
                 file.arp.unwrap_or(Frames::Pass),
                 file.neighbour_discovery.unwrap_or(Frames::Pass),
@@ -147,7 +162,12 @@ impl Settings {
             pipeline.pass_non_ip = other;
             wrong = self.packets.apply(pipeline).err();
         });
-        wrong.map_or(Ok(config), |error| Err(error.into()))
+        if let Some(error) = wrong {
+            return Err(error.into());
+        }
+        let capacity = if self.early_drop.is_some() { early_drop::CAPACITY } else { 0 };
+        let config = config.ports(|ports| ports.early_drop_capacity = capacity);
+        Ok(self.machine.apply(config)?)
     }
 }
 
@@ -168,9 +188,11 @@ impl File {
             .chain(&mut file.cluster)
             .chain(&mut file.flow_log)
             .chain(&mut file.control)
+            .chain(&mut file.early_drop)
         {
             *path = folder.join(&path);
         }
+        file.machine.below(folder);
         Ok(file)
     }
 }
@@ -202,6 +224,8 @@ mod tests {
             flow_log: None,
             control: None,
             metrics: None,
+            early_drop: None,
+            machine: Default::default(),
             config: Some(path.clone()),
         };
         let result = Settings::merge(args).and_then(|s| s.firewall().map(|_| s));
@@ -213,7 +237,8 @@ mod tests {
     fn a_file_says_everything_that_flags_say() {
         let settings = settings(
             "wire: a:b\ncluster: c.yaml\npolicies: [p]\nfail: open\nmode: require-copy\nworkers: 2\n\
-             arp: drop\n\
+             arp: drop\nearly-drop: feed\n\
+             machine: {cpus: [1, 0], huge-pages: prefer, numa: 0, busy-poll: {microseconds: 20}, pins: p}\n\
              packets: {connections: 9, limits: {new-per-second: 5}, tunnels: [{kind: vxlan}, {kind: ip}]}\n",
         )
         .unwrap();
@@ -234,6 +259,16 @@ mod tests {
             ("wire: a:b\ncluster: c\npolicies: [p]\nmode: fast\n", "prefer-zerocopy"),
             ("wire: a:b\ncluster: c\npolicies: [p]\nworkers: 0\n", "at least one"),
             ("wire: a:b\nwhire: x\n", "whire"),
+            (
+                "wire: a:b\ncluster: c\npolicies: [p]\nmachine: {huge-pages: maybe}\n",
+                "never, prefer",
+            ),
+            ("wire: a:b\ncluster: c\npolicies: [p]\nmachine: {numa: near}\n", "interfaces or any"),
+            (
+                "wire: a:b\ncluster: c\npolicies: [p]\nmachine: {busy-poll: {microseconds: 0}}\n",
+                "at least 1",
+            ),
+            ("wire: a:b\nmachine: {cpu: 1}\n", "cpu"),
             (
                 "wire: a:b\ncluster: c\npolicies: [p]\npackets: {limits: {burst: 3}}\n",
                 "new-per-second",

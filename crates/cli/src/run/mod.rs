@@ -1,12 +1,14 @@
 //! `portcullis run`: a firewall on a wire, until SIGTERM.
 
 mod config;
+mod early_drop;
 mod flow_log;
 mod metrics;
 mod observed;
 mod pipeline;
 mod sinks;
 mod socket;
+mod system;
 mod talkers;
 mod wake;
 
@@ -19,6 +21,7 @@ use portcullis::{Applied, Firewall};
 
 use crate::output::{Outcome, Refused};
 use config::Settings;
+use early_drop::EarlyDrop;
 use flow_log::FlowLog;
 use observed::Observed;
 pub(crate) use sinks::{Seen, Sinks};
@@ -65,6 +68,11 @@ pub(crate) struct Args {
     /// Serve Prometheus metrics at http://ADDR/metrics, or at a unix socket if ADDR has a slash
     #[arg(long, value_name = "ADDR")]
     metrics: Option<String>,
+    /// Drop packets from the prefixes in this file (one a line) in the kernel; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    early_drop: Option<PathBuf>,
+    #[command(flatten)]
+    machine: system::Flags,
     /// Read the settings from this YAML file; flags override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -79,10 +87,17 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     let files = Files { cluster: settings.cluster.clone(), policies: settings.policies.clone() };
     let began = Instant::now();
     let (cluster, policies) = files.read()?;
-    let wakes = Wakes::listen(&files.paths())?;
+    let mut early_drop = settings.early_drop.as_deref().map(EarlyDrop::read).transpose()?;
+    let watched: Vec<PathBuf> =
+        files.paths().into_iter().chain(settings.early_drop.clone()).collect();
+    let wakes = Wakes::listen(&watched)?;
     let mut flow_log = settings.flow_log.as_deref().map(FlowLog::append).transpose()?;
     let firewall = Arc::new(Firewall::start(settings.firewall()?, cluster, policies)?);
-    let observed = Observed::new(Arc::clone(&firewall), settings.name(), settings.fail);
+    if let Some(early_drop) = &early_drop {
+        early_drop.start(&firewall)?;
+    }
+    let machine = settings.machine.obtained(&firewall);
+    let observed = Observed::new(Arc::clone(&firewall), settings.name(), settings.fail, &machine);
     observed.applied(Ok(&firewall.applied()), began.elapsed());
     let observed = Arc::new(observed);
     let server = Server::start(&settings.addresses, Arc::clone(&observed))?;
@@ -96,6 +111,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         eprintln!("note: {} was not to be had: {why}", settings.mode);
     }
     println!("ready: {}; fail {}", ports.join(", "), settings.fail);
+    println!("machine: {machine}");
     report(&firewall.applied());
     if let Some(path) = server.path() {
         println!("control socket: {}", path.display());
@@ -109,7 +125,12 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         }
         match wake {
             Wake::Stop => break,
-            Wake::Reload => reload(&files, &firewall, &observed),
+            Wake::Reload => {
+                reload(&files, &firewall, &observed);
+                if let Some(early_drop) = &mut early_drop {
+                    early_drop.reload(&firewall);
+                }
+            }
             Wake::Tick => {}
         }
     }

@@ -20,6 +20,7 @@ pub(super) struct Observed {
     firewall: Arc<Firewall>,
     name: String,
     fail: FailureMode,
+    machine: String,
     began: Instant,
     policy: Mutex<Policy>,
     clients: Mutex<[Clients; 2]>,
@@ -33,11 +34,17 @@ pub(super) struct Details {
 }
 
 impl Observed {
-    pub(super) fn new(firewall: Arc<Firewall>, name: &str, fail: FailureMode) -> Self {
+    pub(super) fn new(
+        firewall: Arc<Firewall>,
+        name: &str,
+        fail: FailureMode,
+        machine: &str,
+    ) -> Self {
         Self {
             firewall,
             name: name.to_owned(),
             fail,
+            machine: machine.to_owned(),
             began: Instant::now(),
             policy: Mutex::default(),
             clients: Mutex::default(),
@@ -106,6 +113,7 @@ impl Observed {
             uptime_seconds: self.uptime(),
             policy,
             ports: self.ports(),
+            machine: self.machine.clone(),
             lesser_mode: self.firewall.lesser_mode().map(str::to_owned),
             packets: packets(&totals),
             drops: drops(&totals),

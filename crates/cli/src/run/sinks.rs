@@ -73,7 +73,8 @@ impl Sinks {
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder)?;
         let (control, metrics) = (folder.join("control.sock"), folder.join("metrics.sock"));
-        let observed = Arc::new(Observed::new(Arc::clone(firewall), "bench", FailureMode::Closed));
+        let observed =
+            Arc::new(Observed::new(Arc::clone(firewall), "bench", FailureMode::Closed, ""));
         let addresses = Addresses {
             control: Some(control.clone()),
             metrics: Some(metrics.display().to_string()),

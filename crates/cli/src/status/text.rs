@@ -32,6 +32,9 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
     for port in &status.ports {
         self::port(text, port)?;
     }
+    if !status.machine.is_empty() {
+        writeln!(text, "  {}", status.machine)?;
+    }
     if let Some(why) = &status.lesser_mode {
         writeln!(text, "  {} {why}", output::yellow("lesser mode:"))?;
     }

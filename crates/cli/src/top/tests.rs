@@ -25,6 +25,7 @@ fn status(second: u64) -> Status {
         uptime_seconds: second as f64,
         policy: Policy { generation: 3, ..Policy::default() },
         ports: vec![port("eth1"), port("eth2")],
+        machine: String::new(),
         lesser_mode: None,
         packets: Packets {
             received: 1_200_000 * second,

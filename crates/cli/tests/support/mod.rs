@@ -1,12 +1,14 @@
 //! A client, a server, and `portcullis run` on the wire between them.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -200,6 +202,53 @@ impl Wire {
         Ok(seen)
     }
 
+    /// Sends datagrams to a port of the server that echoes them, one every `pause`, until told to stop.
+    #[allow(dead_code)] // each test uses its own part
+    pub(crate) fn udp_stream(&self, port: u16, pause: Duration) -> UdpStream {
+        let (v4, any) = ("10.78.0.2", "0.0.0.0:0");
+        let bind = |namespace: &Namespace, address: &str| {
+            let socket = namespace.run(|| UdpSocket::bind(address)).unwrap().unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+            socket
+        };
+        let server = bind(self._server.namespace(), &format!("{v4}:{port}"));
+        let client = bind(self.client.namespace(), any);
+        client.connect((v4, port)).unwrap();
+        let stop = Arc::<AtomicBool>::default();
+        let done = Arc::clone(&stop);
+        let echo = std::thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while !done.load(Ordering::Relaxed) {
+                if let Ok((len, from)) = server.recv_from(&mut buffer) {
+                    let _ = server.send_to(&buffer[..len], from);
+                }
+            }
+        });
+        let (done, sender) = (Arc::clone(&stop), client.try_clone().unwrap());
+        let send = std::thread::spawn(move || {
+            let mut sent = 0u64;
+            while !done.load(Ordering::Relaxed) {
+                // A way that is closed just now is a loss, which the missing echo counts.
+                let _ = sender.send(&sent.to_be_bytes());
+                sent += 1;
+                std::thread::sleep(pause);
+            }
+            sent
+        });
+        let done = Arc::clone(&stop);
+        let receive = std::thread::spawn(move || {
+            let (mut buffer, mut seen) = ([0; 64], std::collections::BTreeSet::new());
+            loop {
+                match client.recv(&mut buffer) {
+                    Ok(8) => drop(seen.insert(buffer[..8].to_owned())),
+                    _ if done.load(Ordering::Relaxed) => return seen.len() as u64,
+                    _ => {}
+                }
+            }
+        });
+        UdpStream { stop, echo, send, receive }
+    }
+
     /// Whether an XDP program is attached to either port.
     pub(crate) fn has_program(&self) -> bool {
         let output = self.firewall.run(|| Command::new("ip").args(["link", "show"]).output());
@@ -211,6 +260,26 @@ impl Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Datagrams on their way there and back.
+pub(crate) struct UdpStream {
+    stop: Arc<AtomicBool>,
+    echo: JoinHandle<()>,
+    send: JoinHandle<u64>,
+    receive: JoinHandle<u64>,
+}
+
+impl UdpStream {
+    /// Stops; answers how many were sent and how many of them had no echo.
+    #[allow(dead_code)] // each test uses its own part
+    pub(crate) fn finish(self) -> (u64, u64) {
+        self.stop.store(true, Ordering::Relaxed);
+        let sent = self.send.join().unwrap();
+        let echoed = self.receive.join().unwrap();
+        self.echo.join().unwrap();
+        (sent, sent - echoed)
     }
 }
 
@@ -248,6 +317,12 @@ impl Running {
     /// Waits for its end; its exit code, `None` if a signal ended it.
     pub(crate) fn wait(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
+    }
+
+    /// Its process number.
+    #[allow(dead_code)] // each test uses its own part
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     fn pid(&self) -> Pid {

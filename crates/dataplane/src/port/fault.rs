@@ -108,6 +108,10 @@ impl<P: Port> Port for FaultPort<P> {
         self.port.flush()
     }
 
+    fn retire(&mut self) {
+        self.port.retire();
+    }
+
     fn outstanding(&self) -> usize {
         self.port.outstanding()
     }

@@ -38,6 +38,10 @@ pub trait Port: Send {
     /// The interface is gone or down; the port may come back.
     fn flush(&mut self) -> std::io::Result<()>;
 
+    /// Asks that no more packets be sent here: whoever steers them (the program in the kernel) does
+    /// what the failure mode says from now on. What has come already is still received. Not undone.
+    fn retire(&mut self) {}
+
     /// Frames handed to `transmit` that have not come back by `reclaim`.
     fn outstanding(&self) -> usize;
 

@@ -51,6 +51,12 @@ const SWEEP_STEP: Duration = Duration::from_millis(2);
 /// Longest sleep while frames are being transmitted: the kernel does not say when they are.
 const TRANSMITTING: Duration = Duration::from_millis(1);
 
+/// Rounds at the end, so that nothing is left that has come: at most, and after the last packet.
+const LAST_ROUNDS: usize = 64;
+const SILENT_ROUNDS: usize = 3;
+/// Between them: longer than a packet takes through the kernel's receive path.
+const LAST_PAUSE: Duration = Duration::from_micros(200);
+
 /// One worker. Make it, take its [`Handle`], move it to a thread, [`Worker::run`].
 pub struct Worker {
     config: Config,
@@ -236,10 +242,30 @@ impl Worker {
             self.sweep(now);
             self.listen();
         }
+        self.finish();
+        self
+    }
+
+    /// Hands over to whoever takes packets when no worker does: asks for no more, serves what has come
+    /// already, waits for what is being sent.
+    fn finish(&mut self) {
+        for wire in self.wires.iter_mut().flatten() {
+            wire.wire.a.retire();
+            wire.wire.b.retire();
+        }
+        let mut silent = 0;
+        for _ in 0..LAST_ROUNDS {
+            let received = self.look_at_all(self.clock.now());
+            silent = if received == 0 { silent + 1 } else { 0 };
+            if silent == SILENT_ROUNDS {
+                break;
+            }
+            // Those that were on their way to the ports when these retired.
+            std::thread::sleep(LAST_PAUSE);
+        }
         for wire in self.wires.iter_mut().flatten() {
             wire.drain();
         }
-        self
     }
 
     /// Learns which wires have packets. Sleeps if none is awake, until one is, the handle calls or it

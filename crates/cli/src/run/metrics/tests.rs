@@ -30,6 +30,7 @@ fn status() -> Status {
         uptime_seconds: 1.5,
         policy: status::Policy { generation: 3, ..Default::default() },
         ports: vec![port("eth1"), port("eth2")],
+        machine: String::new(),
         lesser_mode: None,
         packets: status::Packets { received: 10, forwarded: 6, ..Default::default() },
         drops: vec![drop],

@@ -8,6 +8,7 @@ use std::time::Duration;
 use portcullis_bpf::{AttachMode, FailureMode, STALE_AFTER};
 
 use super::Error;
+use super::memory::{HugePages, Numa};
 use crate::frame::HEADROOM;
 
 /// Link-layer bytes that come on top of an MTU: Ethernet and two VLAN tags.
@@ -90,8 +91,10 @@ pub struct Config {
     pub chunk_size: Option<u32>,
     /// Frames for each queue; `None` takes as many as its fill and TX rings hold.
     pub frames_per_queue: Option<u32>,
-    /// Back the UMEM with huge pages (they must be reserved: `vm.nr_hugepages`).
-    pub huge_pages: bool,
+    /// Pages of the UMEM.
+    pub huge_pages: HugePages,
+    /// Where the UMEM lies on machines with several nodes.
+    pub numa: Numa,
     /// Busy polling of all sockets; `None` leaves receiving to interrupts. Linux 5.11.
     pub busy_poll: Option<BusyPoll>,
     /// How long to wait for queues and interfaces that a predecessor is just letting go of.
@@ -112,7 +115,8 @@ impl Default for Config {
             rings: RingSizes { rx: 1024, tx: 1024, fill: 1024, completion: 1024 },
             chunk_size: None,
             frames_per_queue: None,
-            huge_pages: false,
+            huge_pages: HugePages::default(),
+            numa: Numa::default(),
             busy_poll: None,
             busy_wait: Duration::from_secs(2),
             promiscuous: true,

@@ -41,6 +41,7 @@ mod config;
 mod error;
 mod guard;
 mod ledger;
+mod memory;
 mod open;
 mod queue;
 mod rings;
@@ -52,9 +53,11 @@ mod umem;
 pub use config::{BusyPoll, Config, Mode, ModePolicy, Obtained, ParseModeError, RingSizes};
 pub use error::Error;
 pub use guard::Guard;
+pub use memory::{HugePages, Memory, Numa};
 pub use open::{OpenInterface, Opened, open};
 pub use portcullis_bpf::{
-    AttachMode, Counters as ProgramCounters, EarlyDrop, FailureMode, Verdict as ProgramVerdict,
+    AttachMode, Counters as ProgramCounters, EarlyDrop, FailureMode, Replaced,
+    Verdict as ProgramVerdict,
 };
 pub use queue::{QueueCounters, QueuePort};
 pub use sys::{LinkState, Statistics};

@@ -11,6 +11,7 @@ use super::bind::Binder;
 use super::config::{Config, Mode, ModePolicy, Obtained};
 use super::guard::{Guard, Guarded};
 use super::ledger::PortId;
+use super::memory::{self, Memory};
 use super::queue::QueuePort;
 use super::sys;
 use super::umem::SharedUmem;
@@ -40,6 +41,8 @@ pub struct OpenInterface {
     pub mtu: u32,
     /// What the kernel reports.
     pub mode: Obtained,
+    /// The packet memory, which it shares with the others.
+    pub memory: Memory,
     /// One port for each receive queue, in order.
     pub ports: Vec<XdpPort>,
 }
@@ -122,7 +125,8 @@ impl Attempt {
         let mtu = interfaces.iter().map(Interface::mtu).max().unwrap_or(0);
         let layout = config.layout(mtu)?;
         let queues = interfaces.iter().map(Interface::rx_queues).sum();
-        let (umem, pool) = SharedUmem::new(config, layout, config.chunks(queues)?)?;
+        let node = memory::wanted_node(config.numa, interfaces)?;
+        let (umem, pool) = SharedUmem::new(config, layout, config.chunks(queues)?, node)?;
         let binder = Binder { config, layout, umem: &umem, mode: self.bind };
         let mut guard = Guard::default();
         let mut next_port = (0..).map(PortId);
@@ -194,7 +198,8 @@ impl Attempt {
             retry(deadline, || program.attach(interface, self.attach, pins).map_err(Error::from))?;
         let mode = Obtained { attach, zero_copy };
         self.check(&name, mode)?;
-        Ok(OpenInterface { name, mtu: interface.mtu(), mode, ports })
+        let memory = binder.umem.memory.clone();
+        Ok(OpenInterface { name, mtu: interface.mtu(), mode, memory, ports })
     }
 
     fn check(&self, interface: &str, obtained: Obtained) -> Result<(), Error> {

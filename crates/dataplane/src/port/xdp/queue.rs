@@ -324,6 +324,13 @@ impl<R: Rings> Port for QueuePort<R> {
         self.rings.wake(self.outstanding > 0)
     }
 
+    fn retire(&mut self) {
+        // Without it, later calls do not beat it again.
+        if let Some(heartbeat) = self.heartbeat.take() {
+            heartbeat.stop();
+        }
+    }
+
     fn outstanding(&self) -> usize {
         self.outstanding
     }

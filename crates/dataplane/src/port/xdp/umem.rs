@@ -10,6 +10,7 @@ use xsk_rs::umem::frame::FrameDesc;
 use super::Error;
 use super::config::{Config, Layout};
 use super::ledger::Ledger;
+use super::memory::{self, HugePages, Memory};
 use crate::frame::{FramePool, HEADROOM, Umem};
 
 /// A registered UMEM before and while sockets share it.
@@ -19,14 +20,16 @@ pub(super) struct SharedUmem {
     /// xsk-rs' name for each chunk: the only way to speak of one to its rings.
     pub(super) descriptors: Arc<[FrameDesc]>,
     pub(super) ledger: Arc<Ledger>,
+    pub(super) memory: Memory,
 }
 
 impl SharedUmem {
-    /// Maps and registers memory for `chunks` chunks; all of them are in the pool.
+    /// Maps and registers memory for `chunks` chunks, taken from `node`; all of them are in the pool.
     pub(super) fn new(
         config: &Config,
         layout: Layout,
         chunks: u32,
+        node: Option<u32>,
     ) -> Result<(Self, FramePool), Error> {
         let chunk_size = layout.chunk_size;
         let bytes = u64::from(chunks) * u64::from(chunk_size);
@@ -41,8 +44,24 @@ impl SharedUmem {
             .build()
             .map_err(|error| refused(error.to_string()))?;
         let count = NonZeroU32::new(chunks).ok_or_else(|| refused("none".to_owned()))?;
-        let (xsk, descriptors) = xsk_rs::Umem::new(xsk_config, count, config.huge_pages)
-            .map_err(|error| Error::umem(bytes, config.huge_pages, os_error(&error)))?;
+        let map = |huge: bool| {
+            let placed = memory::on_node(node, || xsk_rs::Umem::new(xsk_config, count, huge))
+                .map_err(|error| Error::umem(bytes, huge, error))?;
+            placed.map_err(|error| Error::umem(bytes, huge, os_error(&error)))
+        };
+        let mut huge_pages_refused = None;
+        let (xsk, descriptors) = match config.huge_pages {
+            HugePages::Never => map(false)?,
+            HugePages::Require => map(true)?,
+            HugePages::Prefer => match map(true) {
+                Ok(mapped) => mapped,
+                Err(error) => {
+                    huge_pages_refused = Some(error.to_string());
+                    map(false)?
+                }
+            },
+        };
+        let huge_pages = config.huge_pages != HugePages::Never && huge_pages_refused.is_none();
 
         // SAFETY: a default descriptor names the empty packet at the start of the region, which
         // nobody writes.
@@ -56,7 +75,14 @@ impl SharedUmem {
         // up to them, by the ledger.
         let pool = unsafe { Umem::from_raw(base, chunks, chunk_size, Box::new(xsk.clone())) };
         let ledger = Arc::new(Ledger::new(chunks));
-        Ok((Self { xsk, descriptors: descriptors.into(), ledger }, pool))
+        let memory = Memory {
+            bytes,
+            huge_pages,
+            huge_pages_refused,
+            node: memory::node_of(start),
+            nodes: memory::online().len() as u32,
+        };
+        Ok((Self { xsk, descriptors: descriptors.into(), ledger, memory }, pool))
     }
 }
 
