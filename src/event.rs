@@ -45,6 +45,8 @@ pub struct FlowEvent {
     pub to: Party,
     /// A `Log` rule asked for this record.
     pub log: bool,
+    /// How many packets this tells of; 0 of a connection that ended.
+    pub packets: u64,
 }
 
 /// What happened.
@@ -53,7 +55,10 @@ pub struct FlowEvent {
 pub enum FlowKind {
     /// A connection was opened; or a packet that stands alone was allowed.
     Opened,
-    /// A packet was dropped.
+    /// A connection was judged anew, and is allowed by another rule now or is another identity's.
+    Changed,
+    /// Packets were dropped: [`FlowEvent::packets`], one unless
+    /// [`denied_burst`](portcullis_dataplane::pipeline::Config::denied_burst) is set.
     Dropped,
     /// A connection ended.
     Ended {
@@ -129,8 +134,11 @@ impl Shared {
 fn name(began: SystemTime, control: &Control, event: &Event) -> FlowEvent {
     let (kind, reason, since) = match event.kind {
         EventKind::Opened => (FlowKind::Opened, None, None),
-        EventKind::Dropped { reason } => (FlowKind::Dropped, Some(reason), None),
-        EventKind::Ended { reason, opened, traffic } => {
+        EventKind::Changed => (FlowKind::Changed, None, None),
+        EventKind::Dropped { reason } | EventKind::Folded { reason, .. } => {
+            (FlowKind::Dropped, Some(reason), None)
+        }
+        EventKind::Ended { reason, opened, traffic, .. } => {
             let duration = event.time.since(opened);
             (FlowKind::Ended { duration, traffic }, reason, Some(opened))
         }
@@ -162,6 +170,11 @@ fn name(began: SystemTime, control: &Control, event: &Event) -> FlowEvent {
         from: party(source, event.source),
         to: party(destination, event.destination),
         log: event.log,
+        packets: match event.kind {
+            EventKind::Folded { packets, .. } => packets,
+            EventKind::Ended { .. } => 0,
+            _ => 1,
+        },
     }
 }
 

@@ -163,6 +163,7 @@ impl Judge {
 
 impl Drop for Judge {
     fn drop(&mut self) {
+        self.lane.finish();
         self.engine.0.judges.fetch_sub(1, Ordering::Relaxed);
         self.engine.0.lanes.lock().retire(&self.lane);
     }

@@ -49,8 +49,14 @@ pub struct Totals {
     pub events_waiting: usize,
     /// Events that did not fit and were not reported.
     pub events_lost: u64,
-    /// The same by what happened: opened, dropped, ended.
-    pub events_lost_by_kind: [u64; 3],
+    /// The same by what happened: opened, dropped (packets), ended, changed.
+    pub events_lost_by_kind: [u64; 4],
+    /// New connections and denied packets that a staged policy judged too.
+    pub staged: u64,
+    /// Of these, denied now and allowed by the staged policies.
+    pub staged_allows: u64,
+    /// Of these, allowed now and denied by the staged policies.
+    pub staged_denies: u64,
 }
 
 /// What one lane counts and tells.
@@ -99,6 +105,9 @@ impl Totals {
         self.checksums_completed += counters.checksums_completed.get();
         self.opened += counters.opened.get();
         self.ended += counters.ended.get();
+        self.staged += counters.staged.get();
+        self.staged_allows += counters.staged_allows.get();
+        self.staged_denies += counters.staged_denies.get();
         self.events_waiting += events.len();
         self.events_lost += events.lost();
         for (sum, lost) in self.events_lost_by_kind.iter_mut().zip(events.lost_by_kind()) {

@@ -11,7 +11,7 @@ use crate::clock::Time;
 use crate::connection::Traffic;
 use crate::packet::Tuple;
 use crate::reason::Reason;
-use crate::verdict::RuleId;
+use crate::verdict::{RuleId, Verdict};
 
 /// Something that happened to a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +20,15 @@ pub struct Event {
     pub time: Time,
     /// What.
     pub kind: EventKind,
-    /// The flow, in the direction in which it was opened; of a packet dropped alone, its own.
+    /// The flow, in the direction in which it was opened; of a packet dropped alone, its own. Ports
+    /// are 0 where the protocol has none.
     pub tuple: Tuple,
+    /// ICMP or ICMPv6 type and code; 0 for other protocols, and the code also at the end of a query.
+    pub icmp: [u8; 2],
+    /// Bytes of the IP packet that this is about; 0 if it is about no single one.
+    pub bytes: u32,
+    /// TCP flags, as in the header: of the packet, or at the end of a connection all that were seen.
+    pub tcp_flags: u8,
     /// The rule that decided.
     pub rule: RuleId,
     /// Identity of the source, at that time.
@@ -30,6 +37,17 @@ pub struct Event {
     pub destination: IdentityId,
     /// A rule asked for the flow to be noted.
     pub log: bool,
+    /// What the staged policy says, if there is one and it says otherwise.
+    pub staged: Option<Staged>,
+}
+
+/// What a staged policy would have done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Staged {
+    /// Its verdict.
+    pub verdict: Verdict,
+    /// Its rule, in its own numbers.
+    pub rule: RuleId,
 }
 
 /// What happened.
@@ -37,15 +55,35 @@ pub struct Event {
 pub enum EventKind {
     /// A connection was allowed and opened; or a packet that stands alone was allowed.
     Opened,
+    /// A connection was judged anew, and is now allowed by another rule, or is another identity's.
+    Changed,
     /// A packet was dropped.
     Dropped {
         /// Why.
         reason: Reason,
     },
+    /// Further packets of the same identities were dropped for the same reason by the same rule: see
+    /// [`crate::pipeline::Config::denied_burst`]. Tuple and bytes of the event are those of the last.
+    Folded {
+        /// Why.
+        reason: Reason,
+        /// How many: one at least.
+        packets: u64,
+        /// Bytes of their IP packets.
+        bytes: u64,
+        /// When the first was dropped.
+        since: Time,
+        /// Lowest and highest source port.
+        source_ports: [u16; 2],
+        /// Lowest and highest destination port.
+        destination_ports: [u16; 2],
+    },
     /// A connection ended: timed out, was replaced, or a new policy denies it.
     Ended {
         /// Why, if it was cut.
         reason: Option<Reason>,
+        /// How.
+        close: Close,
         /// When it was opened.
         opened: Time,
         /// From the opener, and back.
@@ -53,11 +91,67 @@ pub enum EventKind {
     },
 }
 
+impl EventKind {
+    /// Which of the numbers in [`EventRing::lost_by_kind`] counts it.
+    const fn class(&self) -> usize {
+        match self {
+            Self::Opened => 0,
+            Self::Dropped { .. } | Self::Folded { .. } => 1,
+            Self::Ended { .. } => 2,
+            Self::Changed => 3,
+        }
+    }
+
+    /// How many things it tells of.
+    const fn count(&self) -> u64 {
+        match self {
+            Self::Folded { packets, .. } => *packets,
+            _ => 1,
+        }
+    }
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Close {
+    /// TCP: both ends had said FIN.
+    Fin,
+    /// TCP: reset.
+    Reset,
+    /// It was silent for too long.
+    Timeout,
+    /// It had to make room.
+    Evicted,
+    /// Another connection between the same ends took its place.
+    Replaced,
+    /// The policy in force denies it.
+    Policy,
+}
+
+impl Close {
+    /// Every cause.
+    pub const ALL: [Self; 6] =
+        [Self::Fin, Self::Reset, Self::Timeout, Self::Evicted, Self::Replaced, Self::Policy];
+
+    /// The stable name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fin => "fin",
+            Self::Reset => "reset",
+            Self::Timeout => "timeout",
+            Self::Evicted => "evicted",
+            Self::Replaced => "replaced",
+            Self::Policy => "policy",
+        }
+    }
+}
+
 /// A bounded queue of events from one worker.
 pub struct EventRing {
     queue: ArrayQueue<Event>,
-    /// By kind: opened, dropped, ended.
-    lost: [AtomicU64; 3],
+    /// By kind: opened, dropped, ended, changed.
+    lost: [AtomicU64; 4],
     /// A reader sleeps until the next event.
     awaited: AtomicBool,
     wake: OnceLock<Wake>,
@@ -96,17 +190,19 @@ impl EventRing {
     /// Appends an event; if the ring is full, counts it as lost.
     #[inline]
     pub fn push(&self, event: Event) {
-        if self.queue.push(event).is_err() {
-            let kind = match event.kind {
-                EventKind::Opened => 0,
-                EventKind::Dropped { .. } => 1,
-                EventKind::Ended { .. } => 2,
-            };
-            self.lost[kind].fetch_add(1, Ordering::Relaxed);
+        if !self.offer(event) {
+            self.lost[event.kind.class()].fetch_add(event.kind.count(), Ordering::Relaxed);
         }
+    }
+
+    /// Appends an event; `false` if the ring is full, and nothing is counted then.
+    #[inline]
+    pub fn offer(&self, event: Event) -> bool {
+        let taken = self.queue.push(event).is_ok();
         if self.wake.get().is_some() {
             self.wake_reader();
         }
+        taken
     }
 
     fn wake_reader(&self) {
@@ -129,8 +225,8 @@ impl EventRing {
         self.lost_by_kind().iter().sum()
     }
 
-    /// The same by kind: opened, dropped, ended.
-    pub fn lost_by_kind(&self) -> [u64; 3] {
+    /// The same by kind: opened, dropped (packets), ended, changed.
+    pub fn lost_by_kind(&self) -> [u64; 4] {
         std::array::from_fn(|kind| self.lost[kind].load(Ordering::Relaxed))
     }
 
@@ -174,6 +270,10 @@ mod tests {
         source: IdentityId::UNKNOWN,
         destination: IdentityId::UNKNOWN,
         log: false,
+        icmp: [0; 2],
+        bytes: 0,
+        tcp_flags: 0,
+        staged: None,
     };
 
     #[test]

@@ -173,9 +173,8 @@ fn plain(
     result: &(Option<Tracked>, Option<Settled>, Option<Ended>),
 ) -> (Result<(bool, Grant), Reason>, Option<Connection>) {
     let outcome = match (result.0, result.1) {
-        (Some(Tracked::Member { grant }), _) | (_, Some(Settled::Member { grant })) => {
-            Ok((false, grant))
-        }
+        (Some(Tracked::Member { grant }), _)
+        | (_, Some(Settled::Member { grant } | Settled::Renewed { grant })) => Ok((false, grant)),
         (_, Some(Settled::Opened { grant })) => Ok((true, grant)),
         (Some(Tracked::Invalid(reason)), _) | (_, Some(Settled::Dropped(reason))) => Err(reason),
         other => panic!("{other:?}"),

@@ -129,6 +129,7 @@ impl<'a> Record<'a> {
         let since = event.time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let (kind, ended) = match event.kind {
             FlowKind::Opened => ("open", None),
+            FlowKind::Changed => ("change", None),
             FlowKind::Dropped => ("drop", None),
             FlowKind::Ended { duration, traffic } => ("end", Some((duration, traffic))),
             _ => ("other", None),

@@ -55,7 +55,8 @@ impl Seen {
     pub(crate) fn note(&mut self, event: &FlowEvent) {
         match event.kind {
             FlowKind::Opened => self.opened += 1,
-            FlowKind::Dropped => self.dropped += 1,
+            FlowKind::Dropped => self.dropped += event.packets,
+            FlowKind::Changed => {}
             _ => self.ended += 1,
         }
     }

@@ -62,6 +62,7 @@ impl Talkers {
         let pair = self.pairs.entry(key).or_insert(new);
         pair.last_seen = at;
         match event.kind {
+            FlowKind::Changed => {}
             FlowKind::Ended { traffic, .. } => {
                 for side in traffic {
                     pair.packets += side.packets;
@@ -69,7 +70,7 @@ impl Talkers {
                 }
             }
             _ => {
-                pair.flows += 1;
+                pair.flows += event.packets;
                 pair.flow = flow(event);
                 pair.policy.clone_from(&event.policy);
                 pair.rule = event.rule.as_ref().map(|rule| rule.origin.to_string());

@@ -110,6 +110,12 @@ pub enum Settled {
         /// Why that may be.
         grant: Grant,
     },
+    /// It belongs to an allowed connection, which was judged anew and found allowed by another rule, or
+    /// to be between other identities.
+    Renewed {
+        /// Why that may be now.
+        grant: Grant,
+    },
     /// It is dropped.
     Dropped(Reason),
     /// The connection changed meanwhile: ask the policy about a flow opened in this direction, then

@@ -70,11 +70,14 @@ impl SimpleTable {
             }
             Found::Lapsed { .. } => match decision {
                 Ok(grant) => {
+                    let mut other = false;
                     if let Some(connection) = connections.get_mut(&probe.key) {
                         connection.generation = generation;
+                        other = connection.grant != grant;
                         connection.grant = grant;
                     }
                     match track_one(&self.config, &mut connections, now, generation, probe) {
+                        Found::Member { grant } if other => Settled::Renewed { grant },
                         Found::Member { grant } => Settled::Member { grant },
                         Found::Invalid(reason) => Settled::Dropped(reason),
                         _ => Settled::Again { opened: probe.direction },

@@ -182,7 +182,9 @@ fn decode(now: u32, record: &[u8; RECORD]) -> Result<Ended, &'static str> {
             fin: flags >> (2 + n) & 1 != 0,
         };
         let sides = [side(0, there), side(1, back)];
-        Protocol::Tcp(Tcp { phase: Phase::from_number(kind), sides, picked_up: flags & 2 != 0 })
+        // Which flags were seen before the restart is not written.
+        let picked_up = flags & 2 != 0;
+        Protocol::Tcp(Tcp { phase: Phase::from_number(kind), sides, picked_up, flags: 0 })
     } else {
         Protocol::Datagram { answered: kind != 0 }
     };

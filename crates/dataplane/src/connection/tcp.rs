@@ -79,6 +79,8 @@ pub struct Tcp {
     pub sides: [Side; 2],
     /// Seen only from the middle on: windows are not known, so not checked.
     pub picked_up: bool,
+    /// Flags seen in segments of either end that passed, as in the header.
+    pub flags: u8,
 }
 
 /// What a segment is to a connection.
@@ -109,7 +111,8 @@ impl Tcp {
                 scale: tcp.scale.unwrap_or(NO_SCALE),
                 fin: false,
             };
-            return Ok(Self { sides: [opener, Side::default()], ..Self::default() });
+            let flags = tcp.flags.0;
+            return Ok(Self { sides: [opener, Side::default()], flags, ..Self::default() });
         }
         if !pick_up || tcp.flags.syn() || tcp.flags.rst() || !tcp.flags.ack() {
             return Err(Reason::TcpNotOpening);
@@ -117,14 +120,23 @@ impl Tcp {
         let opener = Side { end, max_end: end, fin: tcp.flags.fin(), ..Side::default() };
         let responder = Side { end: tcp.ack, max_end: tcp.ack, ..Side::default() };
         let phase = if tcp.flags.fin() { Phase::Closing } else { Phase::Established };
-        Ok(Self { phase, sides: [opener, responder], picked_up: true })
+        Ok(Self { phase, sides: [opener, responder], picked_up: true, flags: tcp.flags.0 })
     }
 
     /// Takes a segment into account. `from` is 0 if the opener sent it, else 1. Nothing changes
     /// unless the answer is [`Step::Pass`].
     #[inline]
     pub fn step(&mut self, from: usize, tcp: &TcpHeader, payload: u16) -> Step {
-        let from = from & 1;
+        let seen = self.flags | tcp.flags.0;
+        let step = self.follow(from & 1, tcp, payload);
+        if step == Step::Pass {
+            self.flags = seen;
+        }
+        step
+    }
+
+    #[inline]
+    fn follow(&mut self, from: usize, tcp: &TcpHeader, payload: u16) -> Step {
         if tcp.flags.syn() {
             return self.step_syn(from, tcp, payload);
         }

@@ -33,6 +33,12 @@ pub struct Counters {
     pub checksums_completed: Counter,
     /// Answers sent to senders of rejected packets.
     pub rejects_sent: Counter,
+    /// New connections and denied packets that a staged policy judged too.
+    pub staged: Counter,
+    /// Of these, denied now, and allowed by the staged policy.
+    pub staged_allows: Counter,
+    /// Of these, allowed now, and denied by the staged policy.
+    pub staged_denies: Counter,
     /// Time from the beginning to the end of a worker's round in which packets came: what every one
     /// of them waits within the worker.
     pub rounds: Histogram,
@@ -72,6 +78,9 @@ impl Counters {
             ended: Counter::default(),
             checksums_completed: Counter::default(),
             rejects_sent: Counter::default(),
+            staged: Counter::default(),
+            staged_allows: Counter::default(),
+            staged_denies: Counter::default(),
             rounds: Histogram::default(),
             rules: RuleCounters::default(),
             dropped_bytes: [const { Counter(AtomicU64::new(0)) }; Reason::ALL.len()],

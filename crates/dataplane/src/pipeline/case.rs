@@ -4,8 +4,9 @@ use portcullis_identity_table::IdentityId;
 
 use super::engine::{Published, Snapshot};
 use crate::clock::Time;
-use crate::connection::{Direction, Ended, Grant, Probe, Segment};
-use crate::event::{Event, EventKind};
+use crate::connection::tcp::Phase;
+use crate::connection::{Direction, Ended, Grant, Key, Probe, Protocol, Segment};
+use crate::event::{Close, Event, EventKind, Staged};
 use crate::packet::{Headers, Transport, Tuple, Version, protocol};
 use crate::reason::Reason;
 use crate::verdict::{Decision, Flow, Identify, Verdict};
@@ -23,12 +24,19 @@ pub(super) struct Case {
     pub(super) flow: Flow,
     /// What the policy says.
     pub(super) decision: Decision,
+    /// What a staged policy says, if there is one.
+    pub(super) staged: Option<Decision>,
+    /// Bytes of the IP packet.
+    pub(super) bytes: u32,
+    /// Its TCP flags.
+    pub(super) tcp_flags: u8,
 }
 
 impl Case {
     /// A packet that opens nothing.
     pub(super) fn alone(n: usize, headers: &Headers) -> Self {
         let mut case = Self::of_tuple(n, headers.tuple);
+        case.bytes = headers.ip_len();
         if let Transport::Icmp { kind, code, .. } = headers.transport {
             case.flow.icmp_kind = kind;
             case.flow.icmp_code = code;
@@ -62,6 +70,10 @@ impl Case {
             case.flow.icmp_code = code;
         }
         case.member = Some((*probe, opened));
+        case.bytes = probe.bytes;
+        if let Segment::Tcp(tcp, _) = probe.segment {
+            case.tcp_flags = tcp.flags.0;
+        }
         case
     }
 
@@ -74,7 +86,16 @@ impl Case {
             same_address: tuple.source == tuple.destination,
             ..Flow::default()
         };
-        Self { packet: n as u8, member: None, tuple, flow, decision: Decision::default() }
+        Self {
+            packet: n as u8,
+            member: None,
+            tuple,
+            flow,
+            decision: Decision::default(),
+            staged: None,
+            bytes: 0,
+            tcp_flags: 0,
+        }
     }
 
     /// Decides this case alone: one whose connection changed under its hands, or of a zone of its
@@ -83,17 +104,15 @@ impl Case {
     pub(super) fn decide(&mut self, place: Option<Place<'_>>) {
         self.decision = Decision::default();
         [self.flow.source, self.flow.destination] = [IdentityId::UNKNOWN; 2];
-        let Some(Place { identify, snapshot }) = place else { return };
-        let mut pair = [IdentityId::UNKNOWN; 2];
-        let (source, destination) = (self.tuple.source, self.tuple.destination);
-        match self.tuple.version {
-            Version::V4 => identify.identify_v4(&[source as u32, destination as u32], &mut pair),
-            Version::V6 => identify.identify_v6(&[source, destination], &mut pair),
-        }
-        [self.flow.source, self.flow.destination] = pair;
-        let mut decision = [Decision::default()];
-        snapshot.policy.decide(&[self.flow], &mut decision);
-        [self.decision] = decision;
+        let Some(place) = place else { return };
+        (self.flow, self.decision) = place.decide(&self.tuple, self.flow);
+    }
+
+    /// Asks a staged policy too, which has identities of its own.
+    #[cold]
+    pub(super) fn stage(&mut self, place: Place<'_>) {
+        let (_, decision) = place.decide(&self.tuple, self.flow);
+        self.staged = Some(decision);
     }
 
     pub(super) fn grant(&self) -> Grant {
@@ -109,11 +128,29 @@ impl Case {
             time,
             kind,
             tuple: self.tuple,
+            icmp: [self.flow.icmp_kind, self.flow.icmp_code],
+            bytes: self.bytes,
+            tcp_flags: self.tcp_flags,
             rule: self.decision.rule,
             source: self.flow.source,
             destination: self.flow.destination,
             log: self.decision.log,
+            staged: self.otherwise(&kind),
         }
+    }
+
+    /// What the staged policy says, if it is not what happened because of the policy in force.
+    #[inline]
+    fn otherwise(&self, kind: &EventKind) -> Option<Staged> {
+        let staged = self.staged?;
+        let differs = match kind {
+            EventKind::Dropped { reason } => {
+                matches!(reason, Reason::PolicyDenied | Reason::PolicyRejected)
+                    && staged.verdict == Verdict::Allow
+            }
+            _ => staged.verdict != Verdict::Allow,
+        };
+        differs.then_some(Staged { verdict: staged.verdict, rule: staged.rule })
     }
 }
 
@@ -125,6 +162,27 @@ pub(super) struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
+    /// Where a staged policy is asked.
+    pub(super) fn staged(identify: &'a dyn Identify, snapshot: &'a Snapshot) -> Self {
+        Self { identify, snapshot }
+    }
+
+    /// The flow with its identities here, and what the policy says of it.
+    fn decide(&self, tuple: &Tuple, flow: Flow) -> (Flow, Decision) {
+        let mut pair = [IdentityId::UNKNOWN; 2];
+        let (source, destination) = (tuple.source, tuple.destination);
+        let identify = self.identify;
+        match tuple.version {
+            Version::V4 => identify.identify_v4(&[source as u32, destination as u32], &mut pair),
+            Version::V6 => identify.identify_v6(&[source, destination], &mut pair),
+        }
+        let [source, destination] = pair;
+        let flow = Flow { source, destination, ..flow };
+        let mut decision = [Decision::default()];
+        self.snapshot.policy.decide(&[flow], &mut decision);
+        (flow, decision[0])
+    }
+
     /// `identify` is zone 0's, `zones` has those of the others. `None`: the zone has no policy.
     pub(super) fn of(
         zone: u16,
@@ -150,17 +208,61 @@ pub(super) fn refusal(decision: &Decision) -> Option<Reason> {
     }
 }
 
-pub(super) fn end_event(now: Time, ended: &Ended, reason: Option<Reason>) -> Event {
+/// How a connection ended of which the table says nothing more than that it is gone.
+fn over(connection: &crate::connection::Connection) -> Close {
+    match connection.protocol {
+        Protocol::Tcp(tcp) => match tcp.phase {
+            Phase::LastAck | Phase::TimeWait => Close::Fin,
+            Phase::Closed => Close::Reset,
+            _ => Close::Timeout,
+        },
+        Protocol::Datagram { .. } => Close::Timeout,
+    }
+}
+
+/// The end of a connection that was silent for too long.
+pub(super) fn expiry(now: Time, ended: &Ended) -> Event {
+    end_event(now, ended, None, over(&ended.connection))
+}
+
+/// The end of a connection that came of settling a packet of connection `by`, which was dropped for
+/// this reason if for any.
+pub(super) fn displaced(now: Time, ended: &Ended, by: &Key, dropped: Option<Reason>) -> Event {
+    let close = over(&ended.connection);
+    match dropped {
+        Some(reason) if ended.key == *by => end_event(now, ended, Some(reason), Close::Policy),
+        _ if ended.key != *by => end_event(now, ended, None, Close::Evicted),
+        _ if close == Close::Timeout => end_event(now, ended, None, Close::Replaced),
+        _ => end_event(now, ended, None, close),
+    }
+}
+
+fn end_event(now: Time, ended: &Ended, reason: Option<Reason>, close: Close) -> Event {
     let Ended { key, connection } = ended;
+    let mut tuple = key.tuple(connection.opened);
+    let mut icmp = [0; 2];
+    if matches!(tuple.protocol, protocol::ICMP | protocol::ICMPV6) {
+        // Queries carry identifier and type where others carry ports.
+        (tuple.source_port, tuple.destination_port) = (0, 0);
+        icmp[0] = key.b_port as u8;
+    }
+    let tcp_flags = match connection.protocol {
+        Protocol::Tcp(tcp) => tcp.flags,
+        Protocol::Datagram { .. } => 0,
+    };
     let age = (now.as_millis() as u32).wrapping_sub(connection.created);
     let opened = Time::from_nanos(now.as_nanos().saturating_sub(u64::from(age) * 1_000_000));
     Event {
         time: now,
-        kind: EventKind::Ended { reason, opened, traffic: connection.traffic },
-        tuple: key.tuple(connection.opened),
+        kind: EventKind::Ended { reason, close, opened, traffic: connection.traffic },
+        tuple,
+        icmp,
+        bytes: 0,
+        tcp_flags,
         rule: connection.grant.rule,
         source: connection.grant.source,
         destination: connection.grant.destination,
         log: false,
+        staged: None,
     }
 }

@@ -1,7 +1,7 @@
 //! What the workers share.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
@@ -36,6 +36,11 @@ pub struct Config {
     pub reject_rate: connection::Rate,
     /// Events that fit into each worker's ring.
     pub event_capacity: usize,
+    /// Dropped packets a second that are told one by one, of each worker and of the same identities,
+    /// reason, rule and protocol; those beyond are told together
+    /// ([`crate::event::EventKind::Folded`]), so that a flood costs a few events a second. `None`:
+    /// all are told one by one.
+    pub denied_burst: Option<NonZeroU32>,
 }
 
 impl Default for Config {
@@ -50,6 +55,7 @@ impl Default for Config {
             complete_checksums: true,
             reject_rate: connection::Rate { per_second: 1000, burst: 200 },
             event_capacity: 8192,
+            denied_burst: None,
         }
     }
 }
@@ -73,6 +79,8 @@ pub(super) struct Published {
     pub(super) snapshot: Snapshot,
     /// The other zones, by number.
     pub(super) zones: Zones,
+    /// What zone 0 is judged by too, without effect.
+    pub(super) staged: Option<Snapshot>,
     pub(super) number: u32,
 }
 
@@ -109,6 +117,7 @@ struct Control {
     number: u32,
     snapshot: Option<Snapshot>,
     zones: BTreeMap<u16, Snapshot>,
+    staged: Option<Snapshot>,
 }
 
 impl Engine {
@@ -154,14 +163,22 @@ impl Engine {
         });
     }
 
+    /// Judges every new connection and every packet that the policy denies by this snapshot too, from
+    /// now on and without effect on packets: [`crate::event::Event::staged`] and the counters tell
+    /// where it says otherwise. Zone 0 only. `None` ends that, and it costs one branch a batch then.
+    pub fn stage(&self, snapshot: Option<Snapshot>) {
+        self.change(|control| control.staged = snapshot);
+    }
+
     fn change(&self, change: impl FnOnce(&mut Control)) {
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut control);
         control.number = control.number.wrapping_add(1);
         let zones = control.zones.iter().map(|(zone, snapshot)| (*zone, snapshot.clone()));
         let (zones, number) = (zones.collect(), control.number);
+        let staged = control.staged.clone();
         if let Some(snapshot) = control.snapshot.clone() {
-            self.published.store(Some(Arc::new(Published { snapshot, zones, number })));
+            self.published.store(Some(Arc::new(Published { snapshot, zones, staged, number })));
         }
     }
 

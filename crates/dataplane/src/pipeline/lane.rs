@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use portcullis_identity_table::IdentityId;
 
-use super::case::{Case, Place, end_event, refusal};
+use super::case::{Case, Place, displaced, expiry, refusal};
 use super::engine::{Engine, Published};
+use super::fold::Folds;
 use super::fragment::Fate;
 use super::reject;
 use crate::capture::{self, InterfaceId};
 use crate::clock::Time;
 use crate::connection::{Direction, Grant, Probe, Role, Settled, Tokens, Tracked};
 use crate::counter::Counters;
-use crate::event::{EventKind, EventRing};
+use crate::event::{Event, EventKind, EventRing};
 use crate::packet::{Headers, Kind, Version};
 use crate::reason::Reason;
 use crate::verdict::{Decision, Flow, Identify, RuleId, Verdict};
@@ -128,6 +129,9 @@ pub struct Lane {
     identify: Option<(u32, Box<dyn Identify>)>,
     /// The same for zones other than 0, in the order of the snapshot's.
     zones: Vec<(u16, Box<dyn Identify>)>,
+    /// The same for the staged snapshot.
+    staged: Option<Box<dyn Identify>>,
+    folds: Option<Folds>,
     rejects: Tokens,
     capture: capture::Writer,
     released: Vec<Box<[u8]>>,
@@ -172,7 +176,10 @@ impl Lane {
             identities_v6: [IdentityId::UNKNOWN; 2 * BATCH],
         });
         let capture = capture::Writer::new(Arc::clone(engine.tap()));
+        let folds = engine.config.denied_burst.map(Folds::new);
         Self {
+            staged: None,
+            folds,
             engine,
             capture,
             counters: Arc::default(),
@@ -321,9 +328,12 @@ impl Lane {
         let (events, counters) = (&self.events, &self.counters);
         let late = self.engine.fragments.expire(now);
         counters.dropped(Reason::FragmentTimeout).add(late as u64);
+        if let Some(folds) = &mut self.folds {
+            folds.look(now, events);
+        }
         self.engine.connections.expire(now, budget, |ended| {
             counters.ended.add(1);
-            events.push(end_event(now, &ended, None));
+            events.push(expiry(now, &ended));
         })
     }
 
@@ -404,6 +414,7 @@ impl Lane {
             self.identify = Some((published.number, published.snapshot.identities.handle()));
             let zones = published.zones.iter();
             self.zones = zones.map(|(zone, of)| (*zone, of.identities.handle())).collect();
+            self.staged = published.staged.as_ref().map(|staged| staged.identities.handle());
         }
     }
 
@@ -454,6 +465,10 @@ impl Lane {
                 case.decide(Place::of(case.tuple.zone, &**identify, &self.zones, published));
             }
         }
+        if let (Some(snapshot), Some(identify)) = (&published.staged, &self.staged) {
+            let cases = self.scratch.cases.iter_mut().filter(|case| case.tuple.zone == 0);
+            cases.for_each(|case| case.stage(Place::staged(&**identify, snapshot)));
+        }
     }
 
     /// Applies decisions, packets of connections in their order.
@@ -502,7 +517,45 @@ impl Lane {
         }
     }
 
-    fn settle_alone(&self, now: Time, case: &Case) -> Judgement {
+    /// Tells of a packet that was judged.
+    #[inline]
+    fn tell(&mut self, now: Time, case: &Case, kind: EventKind) {
+        let event = case.event(now, kind);
+        if case.staged.is_some() {
+            self.count_staged(&event);
+        }
+        match (&mut self.folds, kind) {
+            (Some(folds), EventKind::Dropped { reason }) => {
+                folds.tell(event, reason, &self.events);
+            }
+            _ => self.events.push(event),
+        }
+    }
+
+    #[cold]
+    fn count_staged(&self, event: &Event) {
+        let allowed = match event.kind {
+            EventKind::Opened => true,
+            EventKind::Dropped { reason: Reason::PolicyDenied | Reason::PolicyRejected } => false,
+            _ => return,
+        };
+        self.counters.staged.add(1);
+        if event.staged.is_some() {
+            let differs =
+                if allowed { &self.counters.staged_denies } else { &self.counters.staged_allows };
+            differs.add(1);
+        }
+    }
+
+    /// Tells what was kept back, because this lane judges no more. See
+    /// [`super::Config::denied_burst`].
+    pub fn finish(&mut self) {
+        if let Some(folds) = &mut self.folds {
+            folds.finish(&self.events);
+        }
+    }
+
+    fn settle_alone(&mut self, now: Time, case: &Case) -> Judgement {
         let judgement = match refusal(&case.decision) {
             None => Judgement::member(&case.grant(), State::None),
             Some(reason) => Judgement::refused(reason, case, State::None),
@@ -511,12 +564,12 @@ impl Lane {
             None => EventKind::Opened,
             Some(reason) => EventKind::Dropped { reason },
         };
-        self.events.push(case.event(now, kind));
+        self.tell(now, case, kind);
         judgement
     }
 
     fn settle_member(
-        &self,
+        &mut self,
         now: Time,
         generation: u32,
         published: &Published,
@@ -538,20 +591,25 @@ impl Lane {
                     _ => None,
                 };
                 self.counters.ended.add(1);
-                self.events.push(end_event(now, &ended, reason));
+                self.events.push(displaced(now, &ended, &probe.key, reason));
             }
             match settled {
                 Settled::Member { grant } => {
                     self.counters.established.add(1);
                     return Judgement::member(&grant, State::Established);
                 }
+                Settled::Renewed { grant } => {
+                    self.counters.established.add(1);
+                    self.tell(now, &case, EventKind::Changed);
+                    return Judgement::member(&grant, State::Established);
+                }
                 Settled::Opened { grant } => {
                     self.counters.opened.add(1);
-                    self.events.push(case.event(now, EventKind::Opened));
+                    self.tell(now, &case, EventKind::Opened);
                     return Judgement::member(&grant, State::New);
                 }
                 Settled::Dropped(reason) => {
-                    self.events.push(case.event(now, EventKind::Dropped { reason }));
+                    self.tell(now, &case, EventKind::Dropped { reason });
                     return Judgement::refused(reason, &case, State::New);
                 }
                 Settled::Again { opened: actual } => {
@@ -560,6 +618,11 @@ impl Lane {
                     let Some((_, identify)) = &self.identify else { break };
                     let zone = case.tuple.zone;
                     case.decide(Place::of(zone, &**identify, &self.zones, published));
+                    if let (Some(snapshot), Some(identify), 0) =
+                        (&published.staged, &self.staged, zone)
+                    {
+                        case.stage(Place::staged(&**identify, snapshot));
+                    }
                 }
             }
         }
@@ -574,6 +637,12 @@ impl Lane {
             out[usize::from(n)] = Judgement::drop(Reason::NoPolicy);
         }
         self.scratch.cases.clear();
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod case;
 mod engine;
+mod fold;
 pub mod fragment;
 mod lane;
 mod rate;

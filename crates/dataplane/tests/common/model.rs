@@ -113,7 +113,9 @@ impl Model {
             let decision = self.decide(probe.key.zone, &flow(probe, opened, headers));
             let ended = &mut None;
             match self.connections.settle(now, self.policy, probe, opened, decision, ended) {
-                Settled::Opened { .. } | Settled::Member { .. } => return Ok(()),
+                Settled::Opened { .. } | Settled::Member { .. } | Settled::Renewed { .. } => {
+                    return Ok(());
+                }
                 Settled::Dropped(reason) => return Err(reason),
                 Settled::Again { opened: again } => opened = again,
             }

@@ -284,9 +284,11 @@ impl Table {
             }
             Found::Lapsed(_) => match case.decision {
                 Ok(grant) => {
+                    let other = locked.grant() != grant;
                     self.transfer(&locked, &grant);
                     locked.renew(generation, &grant);
                     match self.step(&mut locked, now, generation, probe) {
+                        Found::Member(grant) if other => Some(Settled::Renewed { grant }),
                         Found::Member(grant) => Some(Settled::Member { grant }),
                         Found::Invalid(reason) => Some(Settled::Dropped(reason)),
                         // The packet asks for a new connection in the place of this one.

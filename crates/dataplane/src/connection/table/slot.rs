@@ -40,6 +40,8 @@ const ANSWERED: u64 = 1 << 5;
 const PHASE: u32 = 6;
 const FIN: u32 = 9;
 const SCALE: u32 = 11;
+/// TCP flags seen: eight bits.
+const SEEN: u32 = 19;
 
 /// The words of a key; IPv4 uses the first two.
 pub(super) type KeyWords = [u64; 5];
@@ -288,6 +290,7 @@ impl<'a, S: Slot> Locked<'a, S> {
             phase: Phase::from_number((self.state >> PHASE) as u8 & 7),
             sides: [side(0), side(1)],
             picked_up: self.state & PICKED_UP != 0,
+            flags: (self.state >> SEEN) as u8,
         })
     }
 
@@ -383,7 +386,8 @@ impl<'a, S: Slot> Locked<'a, S> {
                     | u64::from(there.fin) << FIN
                     | u64::from(back.fin) << (FIN + 1)
                     | u64::from(there.scale & 15) << SCALE
-                    | u64::from(back.scale & 15) << (SCALE + 4);
+                    | u64::from(back.scale & 15) << (SCALE + 4)
+                    | u64::from(tcp.flags) << SEEN;
                 let windows = u32::from(pack_window(there.max_window, there.scale))
                     | u32::from(pack_window(back.max_window, back.scale)) << 16;
                 self.store(1, pair(low(self.load(1)), windows));
@@ -492,7 +496,7 @@ mod tests {
 
     prop_compose! {
         fn connection()(
-            tcp in proptest::option::of((side(), side(), 0u8..7, any::<bool>())),
+            tcp in proptest::option::of((side(), side(), 0u8..7, any::<bool>(), any::<u8>())),
             answered: bool,
             back: bool,
             numbers: [u32; 6],
@@ -500,8 +504,8 @@ mod tests {
         ) -> Connection {
             let protocol = match tcp {
                 None => Protocol::Datagram { answered },
-                Some((there, back, phase, picked_up)) => Protocol::Tcp(Tcp {
-                    phase: Phase::from_number(phase), sides: [there, back], picked_up,
+                Some((there, back, phase, picked_up, flags)) => Protocol::Tcp(Tcp {
+                    phase: Phase::from_number(phase), sides: [there, back], picked_up, flags,
                 }),
             };
             let traffic = |n: usize| Traffic {
