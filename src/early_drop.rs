@@ -14,20 +14,19 @@ impl Firewall {
     ///
     /// Needs room: set `early_drop_capacity` in [`Config::ports`](crate::Config::ports). Prefixes that
     /// stay are never missing meanwhile. A system call for each that is there or comes, on each
-    /// interface. Any thread, but one at a time.
+    /// interface. Wires that are added later drop them too. Any
+    /// thread.
     ///
     /// # Errors
     /// [`Error::Port`]: they are more than the capacity (nothing is changed then), or a system call
     /// failed.
     pub fn replace_early_drop(&self, prefixes: &[IpNet]) -> Result<Replaced, Error> {
+        let _changing = self.changing.lock();
         let mut last = Replaced::default();
-        for port in self.ports() {
-            if let Some(set) = self.guard().early_drop(&port.name) {
-                let prefixes = prefixes.iter().map(|net| (net.addr(), net.prefix_len()));
-                last =
-                    set.replace(prefixes).map_err(portcullis_dataplane::port::xdp::Error::from)?;
-            }
+        for wire in self.wires.read().iter() {
+            last = wire.replace_early_drop(prefixes)?;
         }
+        *self.early_drop.lock() = prefixes.to_vec();
         Ok(last)
     }
 }

@@ -58,6 +58,31 @@ pub enum Error {
         /// The kernel's answer.
         source: std::io::Error,
     },
+    /// A wire of this name is there already.
+    #[cfg(feature = "xdp")]
+    #[error("error: wire {name}: there already; remove it first, or give this one another name")]
+    WireExists {
+        /// The name.
+        name: String,
+    },
+    /// An interface belongs to another wire.
+    #[cfg(feature = "xdp")]
+    #[error("error: interface {interface}: belongs to wire {wire}; remove that first")]
+    InterfaceInUse {
+        /// The interface.
+        interface: String,
+        /// The wire that has it.
+        wire: String,
+    },
+    /// No wire has this name.
+    #[cfg(feature = "xdp")]
+    #[error("error: no wire {name}; there are {}", list(.known))]
+    NoSuchWire {
+        /// The name asked for.
+        name: String,
+        /// The wires there are.
+        known: Vec<String>,
+    },
     /// The system refused a thread or a descriptor.
     #[error("error: {0}: {1}")]
     System(&'static str, #[source] std::io::Error),

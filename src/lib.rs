@@ -78,7 +78,7 @@ pub use engine::{Applied, Config as EngineConfig, Engine, Evaluation};
 pub use error::Error;
 pub use event::{FlowEvent, FlowKind, Party};
 #[cfg(feature = "xdp")]
-pub use firewall::{Config, Firewall, PortChange, PortInfo};
+pub use firewall::{Config, Firewall, PortChange, PortInfo, Topology};
 pub use judge::Judge;
 pub use observe::{CapturedPacket, LiveConnection, RoundTimes, RuleSums, RuleTotals};
 pub use sets::Sets;

@@ -25,7 +25,7 @@ fn wire() -> (Worker, MemoryEnd, MemoryEnd) {
     let (right, server) = MemoryPort::new(pool.umem()).unwrap();
     let mut worker = Worker::new(worker::Config::default(), lane).unwrap();
     let wire = Wire::new("w", Box::new(left), Box::new(right), pool);
-    worker.add(wire.with_interfaces("eth1", "eth2")).unwrap();
+    worker.add(wire.with_interfaces(&["eth1", "eth2"])).unwrap();
     (worker, client, server)
 }
 

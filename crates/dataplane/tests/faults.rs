@@ -57,7 +57,7 @@ fn no_frame_is_ever_lost() {
     let handled = counters.forwarded.get() + counters.dropped_total();
     assert_eq!(handled, counters.received.get(), "every packet is forwarded or counted as dropped");
     let wire = worker.remove("w").expect("it was there");
-    let outstanding = wire.a.outstanding() + wire.b.outstanding();
+    let outstanding = wire.ports.iter().map(|port| port.outstanding()).sum::<usize>();
     assert_eq!(wire.pool.available() + outstanding, FRAMES);
 }
 

@@ -308,7 +308,8 @@ mod running {
         write: impl FnOnce(portcullis_port) -> Result<(), Failure>,
     ) -> i32 {
         handle::with::<Firewall>(firewall, |held| {
-            let port = held.object.ports().get(index).ok_or(PORTCULLIS_BAD_VALUE)?;
+            let ports = held.object.ports();
+            let port = ports.get(index).ok_or(PORTCULLIS_BAD_VALUE)?;
             write(portcullis_port {
                 struct_size: 0,
                 name: fixed(&port.name),
@@ -331,7 +332,7 @@ mod running {
         write: impl FnOnce(&str) -> Result<(), Failure>,
     ) -> i32 {
         handle::with::<Firewall>(firewall, |held| {
-            write(held.object.lesser_mode().unwrap_or_default())
+            write(&held.object.lesser_mode().unwrap_or_default())
         })
     }
 

@@ -114,7 +114,7 @@ impl Observed {
             policy,
             ports: self.ports(),
             machine: self.machine.clone(),
-            lesser_mode: self.firewall.lesser_mode().map(str::to_owned),
+            lesser_mode: self.firewall.lesser_mode(),
             packets: packets(&totals),
             drops: drops(&totals),
             connections: Connections {

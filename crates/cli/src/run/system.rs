@@ -131,7 +131,8 @@ impl Machine {
                 told.push(memory);
             }
         }
-        let refused = firewall.ports().iter().find_map(|p| p.memory.huge_pages_refused.as_ref());
+        let ports = firewall.ports();
+        let refused = ports.iter().find_map(|p| p.memory.huge_pages_refused.as_ref());
         if let Some(why) = refused {
             let _ = write!(text, " (no huge pages: {why})");
         }

@@ -8,11 +8,8 @@ use crate::packet::checksum;
 use crate::pipeline::{BATCH, Input, Judgement, Lane, reject};
 use crate::port::Port;
 use crate::reason::Reason;
-use crate::topology::Wire;
+use crate::topology::{Kind, Wire};
 use crate::verdict::Verdict;
-
-/// Rounds that a leaving wire waits for its frames.
-const DRAIN_ROUNDS: usize = 1000;
 
 /// A wire and the batches on their way through it.
 #[derive(Debug)]
@@ -23,8 +20,8 @@ pub(super) struct Forwarder {
     to_answer: Batch,
     judgements: Vec<Judgement>,
     /// Frames of a packet whose first buffer was judged in an earlier batch: its fate.
-    unfinished: [Option<bool>; 2],
-    interfaces: [InterfaceId; 2],
+    unfinished: Box<[Option<bool>]>,
+    interfaces: Box<[InterfaceId]>,
     /// Rounds since a frame came.
     pub(super) idle: u32,
     /// Whether the worker looks at it in every round.
@@ -33,59 +30,46 @@ pub(super) struct Forwarder {
 
 impl Forwarder {
     pub(super) fn new(wire: Wire, tap: &Tap) -> Self {
-        let interfaces = [0, 1].map(|side: usize| tap.interface(&wire.interfaces[side]));
+        let interfaces = wire.interfaces.iter().map(|name| tap.interface(name)).collect();
         Self {
+            unfinished: wire.ports.iter().map(|_| None).collect(),
             wire,
             interfaces,
             received: Batch::new(BATCH),
             to_send: Batch::new(BATCH),
             to_answer: Batch::new(BATCH),
             judgements: vec![Judgement::default(); BATCH],
-            unfinished: [None; 2],
             idle: 0,
             awake: false,
         }
     }
 
-    /// One batch in each direction; answers how many frames came.
+    /// One batch from each port; answers how many frames came.
     pub(super) fn round(&mut self, now: Time, lane: &mut Lane) -> usize {
-        let forth = self.one_way(0, now, lane);
-        let back = self.one_way(1, now, lane);
+        let ports = self.wire.ports.len();
+        let received = (0..ports).map(|from| self.one_way(from, now, lane)).sum();
         // Also tells the kernel about frames still to be sent and about free ones to receive into.
-        for port in [&mut self.wire.a, &mut self.wire.b] {
+        for port in &mut self.wire.ports {
             // A port that is down or gone may come back; until then its packets are counted.
             let _ = port.flush();
         }
-        let received = forth + back;
         self.idle = if received > 0 { 0 } else { self.idle.saturating_add(1) };
         received
     }
 
     /// Whether frames are still being transmitted.
     pub(super) fn outstanding(&self) -> bool {
-        self.wire.a.outstanding() + self.wire.b.outstanding() > 0
-    }
-
-    /// Waits a while for frames in transmission.
-    pub(super) fn drain(&mut self) {
-        for _ in 0..DRAIN_ROUNDS {
-            let Wire { a, b, pool, .. } = &mut self.wire;
-            for port in [a, b] {
-                let _ = port.flush();
-                port.reclaim(pool);
-            }
-            if !self.outstanding() {
-                return;
-            }
-            std::thread::yield_now();
-        }
+        self.wire.outstanding()
     }
 
     fn one_way(&mut self, from: usize, now: Time, lane: &mut Lane) -> usize {
-        let Wire { a, b, pool, .. } = &mut self.wire;
-        let (rx, tx) = if from == 0 { (a, b) } else { (b, a) };
-        tx.reclaim(pool);
-        let count = rx.receive(pool, &mut self.received);
+        let Wire { ports, pool, kind, .. } = &mut self.wire;
+        let to = match kind {
+            Kind::Wire => 1 - from,
+            Kind::Hairpin => from,
+        };
+        ports[to].reclaim(pool);
+        let count = ports[from].receive(pool, &mut self.received);
         if count == 0 {
             return 0;
         }
@@ -153,10 +137,10 @@ impl Forwarder {
             }
         }
         if !self.to_answer.is_empty() {
-            let unsent = transmit(&mut **rx, &mut self.to_answer, pool);
+            let unsent = transmit(&mut *ports[from], &mut self.to_answer, pool);
             lane.counters().rejects_sent.add(unsent.packets.wrapping_neg());
         }
-        let mut unsent = transmit(&mut **tx, &mut self.to_send, pool);
+        let mut unsent = transmit(&mut *ports[to], &mut self.to_send, pool);
         for packet in lane.released() {
             forwarded += 1;
             forwarded_bytes += packet.len() as u64;
@@ -164,7 +148,7 @@ impl Forwarder {
             let unsent_now = match pool.take_with(&packet) {
                 Some(frame) => {
                     self.to_send.push(frame);
-                    transmit(&mut **tx, &mut self.to_send, pool)
+                    transmit(&mut *ports[to], &mut self.to_send, pool)
                 }
                 None => Unsent { packets: 1, bytes: packet.len() as u64 },
             };

@@ -18,7 +18,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use crate::clock::{Clock, Monotonic, Time};
-use crate::pipeline::Lane;
+use crate::pipeline::{Engine, Lane};
 use crate::topology::Wire;
 
 use forward::Forwarder;
@@ -62,7 +62,7 @@ pub struct Worker {
     config: Config,
     lane: Lane,
     /// Wires by slot, the number by which the sleeper speaks of them.
-    wires: Vec<Option<Forwarder>>,
+    wires: Vec<Option<Box<Forwarder>>>,
     /// Slots of the wires that are awake.
     awake: Vec<usize>,
     /// Room for the slots that the sleeper reports.
@@ -83,12 +83,13 @@ pub struct Handle {
     stop: Arc<AtomicBool>,
     waker: Arc<mio::Waker>,
     commands: Sender<Command>,
+    engine: Arc<Engine>,
 }
 
 #[derive(Debug)]
 enum Command {
-    Add(Wire),
-    Remove(Box<str>, Sender<Option<Wire>>),
+    Add(Box<Forwarder>),
+    Remove(Box<str>, Sender<Option<Box<Forwarder>>>),
 }
 
 impl Worker {
@@ -100,7 +101,9 @@ impl Worker {
         let sleeper = Sleeper::new()?;
         let stop = Arc::<AtomicBool>::default();
         let (sender, commands) = channel();
-        let handle = Handle { stop: Arc::clone(&stop), waker: sleeper.waker(), commands: sender };
+        let engine = Arc::clone(lane.engine());
+        let (waker, commanded) = (sleeper.waker(), sender);
+        let handle = Handle { stop: Arc::clone(&stop), waker, commands: commanded, engine };
         let clock = Arc::new(Monotonic::new());
         let (looked, swept) = (clock.now(), clock.now());
         let (wires, awake) = (Vec::new(), Vec::new());
@@ -137,32 +140,45 @@ impl Worker {
         &self.lane
     }
 
-    /// Adds a wire. Takes microseconds; no other wire waits longer for it.
+    /// Adds a wire.
     ///
     /// # Errors
-    /// A port's descriptor cannot be waited for.
+    /// A port's descriptor cannot be waited for: it is served every [`Config::tick`] only.
     pub fn add(&mut self, wire: Wire) -> std::io::Result<()> {
+        let forwarder = Forwarder::new(wire, self.lane.engine().tap());
+        self.take_on(Box::new(forwarder))
+    }
+
+    /// Takes microseconds: no other wire waits longer for it.
+    fn take_on(&mut self, forwarder: Box<Forwarder>) -> std::io::Result<()> {
         let free = self.wires.iter().position(Option::is_none);
         let slot = free.unwrap_or(self.wires.len());
-        self.sleeper.register(&wire, slot)?;
+        let registered = self.sleeper.register(&forwarder.wire, slot);
         if free.is_none() {
             self.wires.push(None);
         }
-        self.wires[slot] = Some(Forwarder::new(wire, self.lane.engine().tap()));
+        // A port that cannot be waited for is still served every tick.
+        self.wires[slot] = Some(forwarder);
         self.wake(slot);
-        Ok(())
+        registered
     }
 
     /// Takes the wire with this name out, after its frames in transmission have come back or a
     /// short while has passed. `None` if there is none.
     pub fn remove(&mut self, name: &str) -> Option<Wire> {
-        let is_it = |wire: &Option<Forwarder>| wire.as_ref().is_some_and(|w| &*w.wire.name == name);
+        let mut wire = self.let_go(name)?.wire;
+        wire.drain();
+        Some(wire)
+    }
+
+    fn let_go(&mut self, name: &str) -> Option<Box<Forwarder>> {
+        let is_it =
+            |wire: &Option<Box<Forwarder>>| wire.as_ref().is_some_and(|w| &*w.wire.name == name);
         let slot = self.wires.iter().position(is_it)?;
-        let mut forwarder = self.wires[slot].take()?;
+        let forwarder = self.wires[slot].take()?;
         self.awake.retain(|awake| *awake != slot);
         self.sleeper.deregister(&forwarder.wire);
-        forwarder.drain();
-        Some(forwarder.wire)
+        Some(forwarder)
     }
 
     /// Receives, judges and forwards one batch from each port; answers how many frames came.
@@ -250,8 +266,7 @@ impl Worker {
     /// already, waits for what is being sent.
     fn finish(&mut self) {
         for wire in self.wires.iter_mut().flatten() {
-            wire.wire.a.retire();
-            wire.wire.b.retire();
+            wire.wire.ports.iter_mut().for_each(|port| port.retire());
         }
         let mut silent = 0;
         for _ in 0..LAST_ROUNDS {
@@ -264,7 +279,7 @@ impl Worker {
             std::thread::sleep(LAST_PAUSE);
         }
         for wire in self.wires.iter_mut().flatten() {
-            wire.drain();
+            wire.wire.drain();
         }
     }
 
@@ -301,9 +316,9 @@ impl Worker {
     fn obey(&mut self) {
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                // A port that cannot be waited for is still served every tick.
-                Command::Add(wire) => drop(self.add(wire)),
-                Command::Remove(name, answer) => drop(answer.send(self.remove(&name))),
+                // One that cannot be waited for is served all the same.
+                Command::Add(forwarder) => drop(self.take_on(forwarder)),
+                Command::Remove(name, answer) => drop(answer.send(self.let_go(&name))),
             }
         }
     }
@@ -324,20 +339,26 @@ impl Handle {
         self.wake();
     }
 
-    /// Gives the running worker another wire.
-    pub fn add(&self, wire: Wire) {
+    /// Gives the running worker another wire, through which packets flow when this returns. What takes time is done here: the worker spends
+    /// microseconds on it.
+    pub fn add(&self, mut wire: Wire) {
+        wire.prime();
+        let forwarder = Box::new(Forwarder::new(wire, self.engine.tap()));
         // If the worker has ended, the wire is dropped with its queue.
-        let _ = self.commands.send(Command::Add(wire));
+        let _ = self.commands.send(Command::Add(forwarder));
         self.wake();
     }
 
     /// Takes a wire from the running worker and answers it; `None` if there is none of that name or
-    /// the worker has ended. Blocks until the worker has let go of it.
+    /// the worker has ended. Blocks until the worker has let go of it and its frames in transmission
+    /// have come back, or a short while has passed; the worker does not wait for them.
     pub fn remove(&self, name: &str) -> Option<Wire> {
         let (answer, wire) = channel();
         self.commands.send(Command::Remove(name.into(), answer)).ok()?;
         self.wake();
-        wire.recv_timeout(Duration::from_secs(5)).ok()?
+        let mut wire = wire.recv_timeout(Duration::from_secs(5)).ok()??.wire;
+        wire.drain();
+        Some(wire)
     }
 
     fn wake(&self) {

@@ -70,5 +70,5 @@ impl Sleeper {
 }
 
 fn descriptors(wire: &Wire) -> impl Iterator<Item = BorrowedFd<'_>> {
-    [wire.a.readiness(), wire.b.readiness()].into_iter().flatten()
+    wire.ports.iter().filter_map(|port| port.readiness())
 }

@@ -1,0 +1,85 @@
+//! A wire as a firewall holds it.
+
+use ipnet::IpNet;
+use parking_lot::Mutex;
+use portcullis_dataplane::port::xdp::{self, Guard, LinkState, OpenInterface, Replaced};
+
+use super::{PortChange, PortInfo, Topology};
+use crate::Error;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Attached {
+    pub(crate) name: String,
+    pub(crate) ports: Vec<PortInfo>,
+    /// Why the preferred mode was not to be had, if it was not.
+    pub(crate) refused: Option<String>,
+    pub(crate) guard: Guard,
+    /// What each worker has of it: the worker's number, and the name there.
+    pub(crate) pieces: Vec<(usize, Box<str>)>,
+    /// What the interfaces were when somebody asked last.
+    links: Mutex<Vec<LinkState>>,
+}
+
+impl Attached {
+    /// One without pieces yet.
+    pub(crate) fn new(
+        wire: &Topology,
+        interfaces: &[OpenInterface],
+        refused: Option<xdp::Error>,
+        guard: Guard,
+    ) -> Self {
+        let port = |interface: &OpenInterface| PortInfo {
+            name: interface.name.clone(),
+            wire: wire.name().to_owned(),
+            mode: interface.mode,
+            queues: interface.ports.len(),
+            mtu: interface.mtu,
+            memory: interface.memory.clone(),
+        };
+        Self {
+            name: wire.name().to_owned(),
+            ports: interfaces.iter().map(port).collect(),
+            refused: refused.map(|error| error.to_string()),
+            guard,
+            pieces: Vec::new(),
+            links: Mutex::new(vec![LinkState::Up; interfaces.len()]),
+        }
+    }
+
+    /// Makes the kernel drop packets from exactly these prefixes on all of its interfaces; answers
+    /// what changed on the last.
+    pub(crate) fn replace_early_drop(&self, prefixes: &[IpNet]) -> Result<Replaced, Error> {
+        let mut last = Replaced::default();
+        for port in &self.ports {
+            if let Some(set) = self.guard.early_drop(&port.name) {
+                let prefixes = prefixes.iter().map(|net| (net.addr(), net.prefix_len()));
+                last = set.replace(prefixes).map_err(xdp::Error::from)?;
+            }
+        }
+        Ok(last)
+    }
+
+    /// Whether it has this interface.
+    pub(crate) fn uses(&self, interface: &str) -> bool {
+        self.ports.iter().any(|port| port.name == interface)
+    }
+
+    /// Whether an interface has vanished without which it is of no use.
+    pub(crate) fn is_dead(&self) -> bool {
+        let states = self.guard.link_states().unwrap_or_default();
+        states.iter().any(|(_, state)| *state == LinkState::Gone)
+    }
+
+    /// Appends what changed since the last call.
+    pub(crate) fn changes(&self, all: &mut Vec<PortChange>) -> std::io::Result<()> {
+        let mut links = self.links.lock();
+        for ((name, state), before) in self.guard.link_states()?.into_iter().zip(links.iter_mut()) {
+            if state != *before {
+                *before = state;
+                all.push(PortChange { name: name.to_owned(), wire: self.name.clone(), state });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,348 @@
+//! A running firewall: interfaces and workers around an [`Engine`].
+
+mod attached;
+mod config;
+mod topology;
+
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
+
+use ipnet::IpNet;
+use parking_lot::{Mutex, RwLock};
+use portcullis_dataplane::port::xdp::{self, LinkState, Obtained};
+use portcullis_dataplane::worker::{Handle, Worker};
+use portcullis_identity_table::endpoint::ClusterState;
+use portcullis_policy::model::PolicySet;
+
+use crate::{Engine, Error, affinity};
+use attached::Attached;
+pub use config::Config;
+pub use topology::Topology;
+
+/// A running firewall: an [`Engine`] whose workers take packets off interfaces and put back what may
+/// pass. Everything that an engine does (apply, endpoints, sets, explain, diff, events, totals) a
+/// firewall does through it.
+///
+/// All methods may be called from any thread. Dropping it stops the workers and takes the programs
+/// off the interfaces. Several in one process work, each with interfaces of its own.
+#[derive(Debug)]
+pub struct Firewall {
+    engine: Engine,
+    workers: Vec<Running>,
+    /// How interfaces are opened.
+    ports: xdp::Config,
+    /// In the order in which they were added. Locked for moments, and to ask the kernel.
+    pub(crate) wires: RwLock<Vec<Attached>>,
+    /// Held while a wire is added or removed, which takes milliseconds.
+    pub(crate) changing: Mutex<()>,
+    /// Prefixes for the kernel to drop, also on wires to come.
+    pub(crate) early_drop: Mutex<Vec<IpNet>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    handle: Handle,
+    thread: Option<JoinHandle<()>>,
+    cpu: Option<usize>,
+}
+
+/// One interface in use.
+#[derive(Clone, Debug)]
+pub struct PortInfo {
+    /// Its name.
+    pub name: String,
+    /// The name of its wire.
+    pub wire: String,
+    /// The mode that the kernel reports.
+    pub mode: Obtained,
+    /// Queues in use: all it has.
+    pub queues: usize,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// The packet memory of it and of the other interfaces of its wire.
+    pub memory: xdp::Memory,
+}
+
+/// An interface is not what it was: see [`Firewall::port_changes`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortChange {
+    /// The interface.
+    pub name: String,
+    /// The name of its wire.
+    pub wire: String,
+    /// What it is now.
+    pub state: LinkState,
+}
+
+impl Firewall {
+    /// Compiles the policies, opens the interfaces in the calling thread's network namespace, and
+    /// starts forwarding. Packets flow when this returns.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is left attached then.
+    pub fn start(
+        config: Config,
+        cluster: ClusterState,
+        policies: PolicySet,
+    ) -> Result<Self, Error> {
+        let engine = Engine::new(config.engine.clone())?;
+        engine.apply(cluster, policies)?;
+        Self::attach(engine, config)
+    }
+
+    /// As [`Firewall::start`], with an engine that is there already, and may serve judges and other
+    /// firewalls too; the engine's settings in `config` are not used. Until something is applied
+    /// every IP packet is dropped.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is left attached then.
+    pub fn attach(engine: Engine, config: Config) -> Result<Self, Error> {
+        let mut firewall = Self {
+            engine,
+            workers: Vec::new(),
+            ports: config.ports,
+            wires: RwLock::default(),
+            changing: Mutex::default(),
+            early_drop: Mutex::default(),
+        };
+        let mut cpus = config.cpus.iter().copied().cycle();
+        for _ in 0..config.workers.max(1) {
+            let worker = firewall.engine.worker(config.worker)?;
+            firewall.workers.push(Running::start(worker, cpus.next())?);
+        }
+        for wire in config.wires {
+            firewall.add_wire(wire)?;
+        }
+        Ok(firewall)
+    }
+
+    /// Opens the interfaces of a wire (or hairpin) in the calling thread's network namespace and
+    /// gives them to the workers. Packets flow through it when this returns; those of other wires do
+    /// not wait. Some milliseconds; a wire that is added meanwhile waits.
+    ///
+    /// Where one of its interfaces has vanished since (its pod was deleted, and another came), a wire
+    /// of the same name is replaced.
+    ///
+    /// # Errors
+    /// [`Error::WireExists`], [`Error::InterfaceInUse`], or what is wrong with an interface; nothing
+    /// has changed then.
+    pub fn add_wire(&self, wire: Topology) -> Result<(), Error> {
+        let _changing = self.changing.lock();
+        self.make_room(&wire)?;
+        let mut opened = wire.open(&self.ports)?;
+        let interfaces = std::mem::take(&mut opened.interfaces);
+        let mut attached = Attached::new(&wire, &interfaces, opened.refused, opened.guard);
+        let wires = wire.join(interfaces, opened.pool)?;
+        let early_drop = self.early_drop.lock();
+        if !early_drop.is_empty() {
+            attached.replace_early_drop(&early_drop)?;
+        }
+        let mut load = self.load();
+        for wire in wires {
+            let (worker, pieces) =
+                load.iter_mut().enumerate().min_by_key(|(_, pieces)| **pieces).expect("a worker");
+            *pieces += 1;
+            attached.pieces.push((worker, wire.name.clone()));
+            self.workers[worker].handle.add(wire);
+        }
+        self.wires.write().push(attached);
+        Ok(())
+    }
+
+    /// Takes a wire (or hairpin) out, by its name: waits a short while for frames in transmission,
+    /// takes the programs off its interfaces, pinned or not, and gives back all memory. Connections
+    /// that ran through it stay in the table until they time out. Some milliseconds; other wires do
+    /// not wait.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchWire`].
+    pub fn remove_wire(&self, name: &str) -> Result<(), Error> {
+        let _changing = self.changing.lock();
+        let gone = {
+            let mut wires = self.wires.write();
+            let place = wires.iter().position(|wire| wire.name == name);
+            place.map(|place| wires.remove(place))
+        };
+        let gone = gone
+            .ok_or_else(|| Error::NoSuchWire { name: name.to_owned(), known: self.wire_names() })?;
+        self.let_go(gone);
+        Ok(())
+    }
+
+    /// The names of its wires and hairpins, in the order in which they were added.
+    pub fn wire_names(&self) -> Vec<String> {
+        self.wires.read().iter().map(|wire| wire.name.clone()).collect()
+    }
+
+    /// Refuses a wire that cannot be beside those that are there; lets go of one whose place it takes.
+    fn make_room(&self, wire: &Topology) -> Result<(), Error> {
+        let clash = |other: &Attached| {
+            other.name == wire.name() || wire.interfaces().iter().any(|name| other.uses(name))
+        };
+        loop {
+            let mut wires = self.wires.write();
+            let Some(place) = wires.iter().position(clash) else { return Ok(()) };
+            let other = &wires[place];
+            if !other.is_dead() {
+                let both = wire.interfaces().iter().find(|name| other.uses(name));
+                return Err(match both {
+                    Some(interface) if other.name != wire.name() => Error::InterfaceInUse {
+                        interface: interface.clone(),
+                        wire: other.name.clone(),
+                    },
+                    _ => Error::WireExists { name: wire.name().to_owned() },
+                });
+            }
+            let gone = wires.remove(place);
+            drop(wires);
+            self.let_go(gone);
+        }
+    }
+
+    /// The slow part of removing, on the calling thread: no worker waits for it.
+    fn let_go(&self, mut gone: Attached) {
+        for (worker, piece) in gone.pieces.drain(..) {
+            // A worker that has ended has let go of all.
+            drop(self.workers[worker].handle.remove(&piece));
+        }
+        gone.guard.detach();
+    }
+
+    /// Queues that each worker serves.
+    fn load(&self) -> Vec<usize> {
+        let mut load = vec![0; self.workers.len()];
+        for (worker, _) in self.wires.read().iter().flat_map(|wire| &wire.pieces) {
+            load[*worker] += 1;
+        }
+        load
+    }
+
+    /// The engine: cheap to clone, and usable for as long as anybody holds it, though nothing flows
+    /// once the firewall is gone.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The interfaces in use, wire by wire.
+    pub fn ports(&self) -> Vec<PortInfo> {
+        self.wires.read().iter().flat_map(|wire| wire.ports.clone()).collect()
+    }
+
+    /// The CPU of each worker; `None` for one that goes where the scheduler puts it.
+    pub fn cpus(&self) -> impl Iterator<Item = Option<usize>> + '_ {
+        self.workers.iter().map(|worker| worker.cpu)
+    }
+
+    /// Why the preferred mode was not to be had, if it was not: of the first wire where that was so.
+    pub fn lesser_mode(&self) -> Option<String> {
+        self.wires.read().iter().find_map(|wire| wire.refused.clone())
+    }
+
+    /// Which interfaces went down, came back or vanished since the last call (or since they were
+    /// added): only how it is now, so nothing piles up if nobody asks. Packets of an interface that
+    /// comes back flow by themselves. A wire with an interface that vanished (as when a pod is
+    /// deleted) is removed here, and its memory given back; add it again when the interface is back.
+    ///
+    /// Two system calls an interface: ask every second or so. Any thread.
+    ///
+    /// # Errors
+    /// A failed system call.
+    pub fn port_changes(&self) -> std::io::Result<Vec<PortChange>> {
+        let mut changes = Vec::new();
+        for wire in self.wires.read().iter() {
+            wire.changes(&mut changes)?;
+        }
+        for change in changes.iter().filter(|change| change.state == LinkState::Gone) {
+            // Both ends of a veth vanish together: the second finds it removed. So does whoever
+            // replaced or removed it meanwhile.
+            let dead = |wire: &Attached| wire.name == change.wire && wire.is_dead();
+            if self.wires.read().iter().any(dead) {
+                let _ = self.remove_wire(&change.wire);
+            }
+        }
+        Ok(changes)
+    }
+
+    /// What the kernel counted on each socket: interface, queue, statistics.
+    ///
+    /// # Errors
+    /// A failed system call.
+    pub fn socket_statistics(&self) -> std::io::Result<Vec<(String, u32, xdp::Statistics)>> {
+        let mut all = Vec::new();
+        for wire in self.wires.read().iter() {
+            let found = wire.guard.statistics()?;
+            all.extend(found.into_iter().map(|(name, queue, of)| (name.to_owned(), queue, of)));
+        }
+        Ok(all)
+    }
+
+    /// What the XDP program on each interface counted: interface, counters.
+    ///
+    /// # Errors
+    /// A failed system call.
+    pub fn program_counters(&self) -> Result<Vec<(String, xdp::ProgramCounters)>, Error> {
+        let mut all = Vec::new();
+        for wire in self.wires.read().iter() {
+            let found = wire.guard.program_counters()?;
+            all.extend(found.into_iter().map(|(name, of)| (name.to_owned(), of)));
+        }
+        Ok(all)
+    }
+
+    /// Stops the workers, lets frames in transmission leave, and takes the programs off.
+    pub fn shutdown(self) {}
+}
+
+impl Deref for Firewall {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+/// Readable when events wait; see [`Engine::event_fd`].
+impl AsFd for Firewall {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.engine.event_fd()
+    }
+}
+
+impl Drop for Firewall {
+    fn drop(&mut self) {
+        for worker in &self.workers {
+            worker.handle.stop();
+        }
+        for worker in &mut self.workers {
+            if let Some(thread) = worker.thread.take() {
+                // A worker that died has nothing more to tell.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Running {
+    fn start(worker: Worker, cpu: Option<usize>) -> Result<Self, Error> {
+        let handle = worker.handle();
+        let (started, is_started) = channel();
+        let thread = std::thread::Builder::new()
+            .name("portcullis".into())
+            .spawn(move || {
+                let pinned = cpu.map_or(Ok(()), affinity::pin);
+                let go_on = pinned.is_ok();
+                // Whoever started it has given up if it does not hear.
+                if started.send(pinned).is_ok() && go_on {
+                    drop(worker.run());
+                }
+            })
+            .map_err(|e| Error::System("cannot start a worker thread", e))?;
+        let running = Self { handle, thread: Some(thread), cpu };
+        match is_started.recv() {
+            Ok(pinned) => pinned.map(|()| running),
+            Err(_) => Err(Error::System("a worker thread ended", std::io::ErrorKind::Other.into())),
+        }
+    }
+}
