@@ -5,8 +5,11 @@
 #[path = "../src/lab/mod.rs"]
 #[allow(dead_code, unreachable_pub, unused_imports)] // each test uses its own part
 mod lab;
+#[allow(dead_code)] // each test uses its own part
+mod support;
 
 use std::net::UdpSocket;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,6 +18,7 @@ use portcullis::dataplane::port::xdp::LinkState;
 use portcullis::identity_table::endpoint::ClusterState;
 use portcullis::policy::model::PolicySet;
 use portcullis::{Config, Error, Firewall, Topology};
+use support::Running;
 
 const PORT: u16 = 7000;
 
@@ -198,4 +202,85 @@ fn what_cannot_be_added_or_removed_says_why() {
     // Whatever was refused left nothing behind.
     node.add(&firewall, 1).unwrap();
     assert!(node.passes(0) && node.passes(1));
+}
+
+/// A folder with documents and settings for the command; removed with the value.
+struct Files(std::path::PathBuf);
+
+impl Files {
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("portcullis-wires-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let files = Self(folder);
+        files.write("cluster.yaml", support::CLUSTER);
+        files.write("policies.yaml", support::POLICIES);
+        files
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.0.join(name)
+    }
+
+    /// Replaces a file as an editor does.
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(".new"), text).unwrap();
+        std::fs::rename(self.path(".new"), self.path(name)).unwrap();
+    }
+
+    fn settings(&self, wires: &str) {
+        let rest =
+            "cluster: cluster.yaml\npolicies: [policies.yaml]\ncontrol: c.sock\nworkers: 2\n";
+        self.write("settings.yaml", &format!("wires: {wires}\n{rest}"));
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn run_follows_the_wires_of_its_file_and_interfaces_that_come_and_go() {
+    let Some(node) = Node::build(3) else { return };
+    let files = Files::new();
+    files.settings("[a0:b0, a1:b1]");
+    let binary = env!("CARGO_BIN_EXE_portcullis");
+    let spawn = || {
+        let mut command = Command::new(binary);
+        command.arg("run").arg("--config").arg(files.path("settings.yaml"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+    };
+    let mut run = Running::follow(node.middle.run(spawn).unwrap().unwrap());
+    let ready = run.wait_for("ready");
+    for port in ["a0 ", "b0 ", "a1 ", "b1 "] {
+        assert!(ready.contains(port), "{port} is missing: {ready}");
+    }
+    assert!(node.passes(0) && node.passes(1) && !node.passes(2));
+
+    files.settings("[a0:b0, a2:b2]");
+    run.wait_for("wire a1:b1: removed");
+    run.wait_for("wire a2:b2: added: a2 native copy");
+    assert!(node.passes(0) && node.passes(2) && !node.passes(1));
+
+    let mut status = Command::new(binary);
+    let status = status.arg("status").arg("--control").arg(files.path("c.sock")).output().unwrap();
+    let status = String::from_utf8(status.stdout).unwrap();
+    assert!(status.contains("wire a0:b0\n") && status.contains("wire a2:b2\n"), "{status}");
+    assert!(!status.contains("a1:b1\n"), "{status}");
+
+    files.settings("[a0:b0, a2:b2, broken]");
+    run.wait_for("two interfaces");
+    run.wait_for("the wires stay as they are");
+    files.settings("[a0:b0, a2:b2]");
+
+    node.middle.ip("link del a2").unwrap();
+    run.wait_for("wire a2:b2: a2 is gone");
+    run.wait_for("wire a2:b2 is missing");
+    assert!(node.passes(0));
+    node.server.ip("link del s2").unwrap();
+    node.link(2);
+    run.wait_for("wire a2:b2: added");
+    assert!(node.passes(2) && node.passes(0));
+    assert_eq!(run.terminate(), Some(0));
 }

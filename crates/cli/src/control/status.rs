@@ -59,6 +59,9 @@ pub(crate) struct Refusal {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Port {
     pub(crate) name: String,
+    /// The wire that it belongs to.
+    #[serde(default)]
+    pub(crate) wire: String,
     /// The mode that the kernel reports.
     pub(crate) mode: String,
     pub(crate) mtu: u32,
@@ -80,6 +83,16 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
+    /// Adds what another counted.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.rx_dropped += other.rx_dropped;
+        self.rx_invalid_descs += other.rx_invalid_descs;
+        self.tx_invalid_descs += other.tx_invalid_descs;
+        self.rx_ring_full += other.rx_ring_full;
+        self.rx_fill_ring_empty_descs += other.rx_fill_ring_empty_descs;
+        self.tx_ring_empty_descs += other.tx_ring_empty_descs;
+    }
+
     /// The six statistics by the kernel's names.
     pub(crate) fn statistics(&self) -> [(&'static str, u64); 6] {
         [

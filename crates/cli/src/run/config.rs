@@ -1,7 +1,9 @@
 //! Settings of `portcullis run`: a YAML file, overridden by flags.
 //!
 //! ```yaml
-//! wire: eth1:eth2          # interfaces to join
+//! wire: eth1:eth2          # interfaces to join, with rings for an uplink
+//! wires: [veth1:veth1p, veth2:veth2p]   # more of them, of 1 MiB each; as the file changes, they come and go
+//! hairpins: [eth3]         # what comes in there leaves there
 //! cluster: cluster.yaml    # paths are relative to this file
 //! policies: [policies/]
 //! fail: closed             # or open
@@ -29,8 +31,8 @@
 
 use std::path::{Path, PathBuf};
 
-use portcullis::Config;
 use portcullis::dataplane::port::xdp::{FailureMode, ModePolicy};
+use portcullis::{Config, Topology};
 use serde::Deserialize;
 
 use super::Args;
@@ -38,10 +40,11 @@ use super::early_drop;
 use super::pipeline::Packets;
 use super::socket::Addresses;
 use super::system::Machine;
+use super::wires::Wanted;
 use crate::output::Refused;
 
 /// The settings in force.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Settings {
     pub(super) cluster: PathBuf,
     pub(super) policies: Vec<PathBuf>,
@@ -51,7 +54,7 @@ pub(super) struct Settings {
     pub(super) addresses: Addresses,
     pub(super) early_drop: Option<PathBuf>,
     pub(super) machine: Machine,
-    wire: String,
+    pub(super) wires: Vec<Topology>,
     workers: usize,
     frames: [Frames; 3],
     packets: Packets,
@@ -62,6 +65,8 @@ pub(super) struct Settings {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct File {
     wire: Option<String>,
+    wires: Option<Vec<String>>,
+    hairpins: Vec<String>,
     cluster: Option<PathBuf>,
     policies: Vec<PathBuf>,
     fail: Option<String>,
@@ -104,8 +109,21 @@ impl Settings {
         if policies.is_empty() {
             return Err(missing("policies"));
         }
+        let listed = file.wires.is_some();
+        let wires = file.wires.unwrap_or_default();
+        let wanted = match &args.wire[..] {
+            [] if args.hairpin.is_empty() => {
+                Wanted { wire: file.wire.as_deref(), wires: &wires, hairpins: &file.hairpins }
+            }
+            [one] => Wanted { wire: Some(one), wires: &[], hairpins: &args.hairpin },
+            several => Wanted { wire: None, wires: several, hairpins: &args.hairpin },
+        };
+        let wires = wanted.topologies()?;
+        if wires.is_empty() && !listed {
+            return Err(missing("wire"));
+        }
         Ok(Self {
-            wire: args.wire.or(file.wire).ok_or_else(|| missing("wire"))?,
+            wires,
             cluster: args.cluster.or(file.cluster).ok_or_else(|| missing("cluster"))?,
             policies,
             mode: args
@@ -133,29 +151,28 @@ impl Settings {
         })
     }
 
-    /// What it is called: its wire.
+    /// What it is called: its first wire.
     pub(super) fn name(&self) -> &str {
-        &self.wire
+        self.wires.first().map_or("portcullis", Topology::name)
+    }
+
+    /// Whether only the wires of the two differ, which is all that can change while packets flow.
+    pub(super) fn same_but_wires(&self, other: &Self) -> bool {
+        *self == Self { wires: self.wires.clone(), ..other.clone() }
     }
 
     /// What the firewall is started with.
     ///
     /// # Errors
-    /// A wire that does not name two interfaces.
+    /// Settings that contradict themselves.
     pub(super) fn firewall(&self) -> Result<Config, Refused> {
-        let (a, b) = self
-            .wire
-            .split_once(':')
-            .filter(|(a, b)| !a.is_empty() && !b.is_empty() && !b.contains(':'))
-            .ok_or_else(|| {
-                format!("error: wire {:?}: expected two interfaces, such as eth1:eth2", self.wire)
-            })?;
         if self.workers == 0 {
             return Err("error: workers 0: at least one is needed".into());
         }
         let [arp, discovery, other] = self.frames.map(|frames| frames == Frames::Pass);
         let mut wrong = None;
-        let config = Config::wire(a, b).workers(self.workers).mode(self.mode).failure(self.fail);
+        let config = self.wires.iter().cloned().fold(Config::idle(), Config::with);
+        let config = config.workers(self.workers).mode(self.mode).failure(self.fail);
         let config = config.pipeline(|pipeline| {
             pipeline.pass_arp = arp;
             pipeline.pass_neighbour_discovery = discovery;
@@ -215,7 +232,8 @@ mod tests {
             folder.join(format!("portcullis-config-{}-{}.yaml", std::process::id(), text.len()));
         std::fs::write(&path, text).unwrap();
         let args = Args {
-            wire: None,
+            wire: Vec::new(),
+            hairpin: Vec::new(),
             cluster: None,
             policies: Vec::new(),
             fail: None,
@@ -245,7 +263,20 @@ mod tests {
         assert!(settings.cluster.ends_with("c.yaml") && settings.cluster.is_absolute());
         assert_eq!(settings.mode.to_string(), "require-copy");
         assert_eq!((settings.fail, settings.workers), (FailureMode::Open, 2));
+        assert_eq!(settings.wires, [Topology::wire("a", "b")]);
         assert_eq!(settings.frames, [Frames::Drop, Frames::Pass, Frames::Drop]);
+    }
+
+    #[test]
+    fn wires_may_change_and_nothing_else() {
+        let rest = "cluster: c\npolicies: [p]\n";
+        let none = settings(&format!("wires: []\n{rest}")).unwrap();
+        assert!(none.wires.is_empty());
+        let some = settings(&format!("wire: a:b\nwires: [c:d]\nhairpins: [e]\n{rest}")).unwrap();
+        assert_eq!(some.wires.len(), 3);
+        assert!(some.same_but_wires(&none));
+        let more = settings(&format!("wires: []\nworkers: 2\n{rest}")).unwrap();
+        assert!(!more.same_but_wires(&none));
     }
 
     #[test]
@@ -253,6 +284,7 @@ mod tests {
         for (text, expected) in [
             ("wire: a:b\ncluster: c\n", "no policies"),
             ("cluster: c\npolicies: [p]\n", "no wire"),
+            ("wires: [a:b, c:b]\ncluster: c\npolicies: [p]\n", "interface b"),
             ("wire: a\ncluster: c\npolicies: [p]\n", "two interfaces"),
             ("wire: a:b:c\ncluster: c\npolicies: [p]\n", "two interfaces"),
             ("wire: a:b\ncluster: c\npolicies: [p]\nfail: ajar\n", "closed or open"),

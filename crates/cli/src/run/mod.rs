@@ -11,6 +11,7 @@ mod socket;
 mod system;
 mod talkers;
 mod wake;
+mod wires;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,23 +28,29 @@ use observed::Observed;
 pub(crate) use sinks::{Seen, Sinks};
 use socket::Server;
 use wake::{Wake, Wakes};
+use wires::Keeper;
 
 /// Flags of `portcullis run`.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 #[command(after_help = "Examples:
   portcullis run --wire eth1:eth2 --cluster cluster.yaml --policies policies/
+  portcullis run --wire veth1:veth1p --wire veth2:veth2p --cluster cluster.yaml --policies policies/
   portcullis run --config portcullis.yaml
 
 It prints `ready` with the mode of every port once packets flow. It reads the files again when they
-change and on SIGHUP; a set that is refused is reported and the last good one stays in force. SIGTERM
-or Ctrl-C ends it. If it is killed, the XDP programs go with it: nothing joins the two interfaces then,
+change and on SIGHUP; a set that is refused is reported and the last good one stays in force. Wires that
+the file of settings gains or loses are added and removed while the others carry packets; one whose
+interface vanishes is added again when the interface is back. SIGTERM or Ctrl-C ends it. If it is killed, the XDP programs go with it: nothing joins the two interfaces then,
 and what arrives at them goes to the host's own network stack.
 
 Exit code: 0 after SIGTERM, 2 if it cannot run (the reason is on stderr).")]
 pub(crate) struct Args {
-    /// Interfaces to join, such as eth1:eth2
-    #[arg(long, value_name = "A:B", required_unless_present = "config")]
-    wire: Option<String>,
+    /// Interfaces to join, such as eth1:eth2; given several times, each has small rings (1 MiB)
+    #[arg(long, value_name = "A:B", required_unless_present_any = ["config", "hairpin"])]
+    wire: Vec<String>,
+    /// An interface that packets leave where they came in; may be given several times
+    #[arg(long, value_name = "INTERFACE")]
+    hairpin: Vec<String>,
     /// Namespaces, pods, nodes (YAML or JSON; a file or a folder)
     #[arg(long, value_name = "FILE", required_unless_present = "config")]
     cluster: Option<PathBuf>,
@@ -83,13 +90,14 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Runs until told to stop.
 pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
-    let settings = Settings::merge(args)?;
+    let settings = Settings::merge(args.clone())?;
     let files = Files { cluster: settings.cluster.clone(), policies: settings.policies.clone() };
     let began = Instant::now();
     let (cluster, policies) = files.read()?;
     let mut early_drop = settings.early_drop.as_deref().map(EarlyDrop::read).transpose()?;
-    let watched: Vec<PathBuf> =
-        files.paths().into_iter().chain(settings.early_drop.clone()).collect();
+    let watched =
+        files.paths().into_iter().chain(settings.early_drop.clone()).chain(args.config.clone());
+    let watched: Vec<PathBuf> = watched.collect();
     let wakes = Wakes::listen(&watched)?;
     let mut flow_log = settings.flow_log.as_deref().map(FlowLog::append).transpose()?;
     let firewall = Arc::new(Firewall::start(settings.firewall()?, cluster, policies)?);
@@ -102,11 +110,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     let observed = Arc::new(observed);
     let server = Server::start(&settings.addresses, Arc::clone(&observed))?;
 
-    let ports: Vec<String> = firewall
-        .ports()
-        .iter()
-        .map(|p| format!("{} {} ({} queues, MTU {})", p.name, p.mode, p.queues, p.mtu))
-        .collect();
+    let ports: Vec<String> = firewall.ports().iter().map(wires::describe).collect();
     if let Some(why) = firewall.lesser_mode() {
         eprintln!("note: {} was not to be had: {why}", settings.mode);
     }
@@ -117,6 +121,8 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         println!("control socket: {}", path.display());
     }
 
+    let keeper = Keeper::start(Arc::clone(&firewall), settings.wires.clone())?;
+
     loop {
         let wake = wakes.next(TICK);
         match &mut flow_log {
@@ -126,6 +132,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         match wake {
             Wake::Stop => break,
             Wake::Reload => {
+                rewire(&args, &settings, &keeper);
                 reload(&files, &firewall, &observed);
                 if let Some(early_drop) = &mut early_drop {
                     early_drop.reload(&firewall);
@@ -134,6 +141,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
             Wake::Tick => {}
         }
     }
+    drop(keeper);
     let totals = firewall.totals();
     drop(server);
     drop(observed);
@@ -149,6 +157,27 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         println!("{}", log.summary(totals.events_lost));
     }
     Ok(Outcome::Done)
+}
+
+/// Reads the settings again; only wires can change while packets flow.
+fn rewire(args: &Args, began_with: &Settings, keeper: &Keeper) {
+    if args.config.is_none() {
+        return;
+    }
+    match Settings::merge(args.clone()) {
+        Ok(settings) => {
+            if !settings.same_but_wires(began_with) {
+                eprintln!(
+                    "note: settings other than wires have changed: they count from the next start"
+                );
+            }
+            keeper.want(settings.wires);
+        }
+        Err(error) => {
+            eprintln!("{}", error.message());
+            eprintln!("note: the wires stay as they are");
+        }
+    }
 }
 
 /// Reads the files again; whatever is wrong with them, the set in force stays.

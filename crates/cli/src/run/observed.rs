@@ -165,6 +165,7 @@ impl Observed {
             };
             Port {
                 name: port.name.clone(),
+                wire: port.wire.clone(),
                 mode: port.mode.to_string(),
                 mtu: port.mtu,
                 queues: queues.map(|(_, queue, s)| self::queue(*queue, s)).collect(),

@@ -8,7 +8,7 @@ use portcullis::{Config, Firewall};
 use serde::Deserialize;
 
 /// Flags about the machine.
-#[derive(clap::Args, Debug, Default)]
+#[derive(Clone, clap::Args, Debug, Default)]
 #[command(next_help_heading = "Machine")]
 pub(super) struct Flags {
     /// CPUs for the workers, one each, such as 2,3 [default: the scheduler's choice]

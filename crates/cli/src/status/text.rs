@@ -29,7 +29,10 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
     )?;
     policy(text, &status.policy)?;
     writeln!(text)?;
-    for port in &status.ports {
+    for (n, port) in status.ports.iter().enumerate() {
+        if n == 0 || status.ports[n - 1].wire != port.wire {
+            writeln!(text, "wire {}", port.wire)?;
+        }
         self::port(text, port)?;
     }
     if !status.machine.is_empty() {

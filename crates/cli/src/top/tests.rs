@@ -11,6 +11,7 @@ use crate::control::top::Pair;
 
 fn status(second: u64) -> Status {
     let port = |name: &str| Port {
+        wire: "eth1:eth2".to_owned(),
         name: name.to_owned(),
         mode: "native copy".to_owned(),
         mtu: 1500,

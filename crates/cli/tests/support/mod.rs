@@ -106,19 +106,7 @@ impl Wire {
         let mut arguments =
             vec!["--wire", "fw0:fw1", "--cluster", &cluster, "--policies", &policies];
         arguments.extend(more);
-        let mut child = self.spawn(&arguments);
-        let (lines, received) = channel();
-        let streams: [Box<dyn Read + Send>; 2] =
-            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
-        for stream in streams {
-            let lines = lines.clone();
-            std::thread::spawn(move || {
-                for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    let _ = lines.send(line);
-                }
-            });
-        }
-        Running { child, lines: received }
+        Running::follow(self.spawn(&arguments))
     }
 
     /// Runs the command expecting it to refuse: its exit code and what it said.
@@ -290,6 +278,22 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Reads what a child says.
+    pub(crate) fn follow(mut child: Child) -> Self {
+        let (lines, received) = channel();
+        let streams: [Box<dyn Read + Send>; 2] =
+            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        for stream in streams {
+            let lines = lines.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    let _ = lines.send(line);
+                }
+            });
+        }
+        Self { child, lines: received }
+    }
+
     /// Waits for a line that contains `text` and answers it.
     pub(crate) fn wait_for(&mut self, text: &str) -> String {
         let until = Instant::now() + Duration::from_secs(15);

@@ -1,10 +1,12 @@
 //! Metrics as OpenMetrics text, which Prometheus reads.
 //!
 //! How many series there can be does not depend on traffic: labels are verdicts, drop reasons (one
-//! enum), interfaces with their queues, and at most [`rules::RULES`] rules; the rules beyond are one series.
+//! enum), at most [`ports::PORTS`] interfaces with their queues, and at most [`rules::RULES`] rules; what is
+//! beyond is one series.
 //! No label holds an address, a pod or a user's text but the names of policies.
 
 mod family;
+mod ports;
 mod rules;
 
 use std::fmt::Error;
@@ -121,13 +123,14 @@ impl Snapshot {
     }
 
     fn ports(&self, families: &mut Families<'_>) -> Result<(), Error> {
-        let ports = &self.status.ports;
+        let ports = &ports::bounded(&self.status.ports);
+        families.gauge("ports", "Interfaces in use", self.status.ports.len() as f64)?;
         families.gauges(
             "port_info",
-            "Interfaces in use and the AF_XDP mode in force; always 1",
+            "Interfaces in use and the AF_XDP mode in force; 1, or how many are beyond the bound",
             ports.iter().map(|port| {
                 let labels = vec![("interface", port.name.clone()), ("mode", port.mode.clone())];
-                (labels, 1.0)
+                (labels, port.interfaces as f64)
             }),
         )?;
         families.gauges(
@@ -135,17 +138,17 @@ impl Snapshot {
             "Queues in use",
             ports
                 .iter()
-                .map(|port| (vec![("interface", port.name.clone())], port.queues.len() as f64)),
+                .map(|port| (vec![("interface", port.name.clone())], port.all_queues as f64)),
         )?;
         families.counters(
             "xdp_statistics",
             "XDP_STATISTICS of each socket",
             ports.iter().flat_map(|port| {
-                port.queues.iter().flat_map(|queue| {
-                    queue.statistics().map(|(statistic, value)| {
+                port.queues.iter().flat_map(|(queue, sums)| {
+                    sums.statistics().map(|(statistic, value)| {
                         let labels = vec![
                             ("interface", port.name.clone()),
-                            ("queue", queue.queue.to_string()),
+                            ("queue", queue.clone()),
                             ("statistic", statistic.to_owned()),
                         ];
                         (labels, value)
@@ -157,9 +160,9 @@ impl Snapshot {
             "xdp_program_packets",
             "Packets by what the XDP program did with them",
             ports.iter().flat_map(|port| {
-                port.program.iter().map(|steered| {
+                port.program.iter().map(|(action, packets)| {
                     let interface = ("interface", port.name.clone());
-                    (vec![interface, ("action", steered.verdict.clone())], steered.packets)
+                    (vec![interface, ("action", action.clone())], *packets)
                 })
             }),
         )

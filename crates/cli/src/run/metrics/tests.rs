@@ -12,6 +12,7 @@ use crate::control::status::{self, Port, Queue, Steered};
 fn port(name: &str) -> Port {
     let queues = (0..2).map(|queue| Queue { queue, rx_ring_full: 5, ..Queue::default() });
     Port {
+        wire: "eth1:eth2".to_owned(),
         name: name.to_owned(),
         mode: "native copy".to_owned(),
         mtu: 1500,

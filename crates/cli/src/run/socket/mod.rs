@@ -50,7 +50,7 @@ pub(super) struct Server {
 }
 
 /// Where to listen.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Addresses {
     /// The control socket; `None` for the usual place.
     pub(super) control: Option<PathBuf>,
