@@ -7,19 +7,27 @@ use core::ffi::{CStr, c_char};
 use std::ptr::{null, null_mut, without_provenance_mut};
 
 use portcullis_abi::apply::*;
+use portcullis_abi::capture::*;
 use portcullis_abi::endpoint::*;
 use portcullis_abi::engine::*;
 use portcullis_abi::event::*;
 use portcullis_abi::explain::*;
+use portcullis_abi::firewall::port::*;
 use portcullis_abi::firewall::*;
 use portcullis_abi::judge::*;
+use portcullis_abi::observe::*;
 use portcullis_abi::set::*;
 use portcullis_abi::status::*;
 use portcullis_abi::totals::*;
 use portcullis_abi::types::*;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    let mut session = Session { input: Input(data), engines: Vec::new(), judges: Vec::new() };
+    let mut session = Session {
+        input: Input(data),
+        engines: Vec::new(),
+        judges: Vec::new(),
+        captures: Vec::new(),
+    };
     for _ in 0..64 {
         if session.input.0.is_empty() {
             break;
@@ -38,6 +46,7 @@ struct Session<'a> {
     input: Input<'a>,
     engines: Handles<portcullis_engine>,
     judges: Handles<portcullis_judge>,
+    captures: Handles<portcullis_capture>,
 }
 
 const TEXTS: [&CStr; 8] = [
@@ -187,7 +196,7 @@ impl Session<'_> {
     }
 
     fn call(&mut self) {
-        match self.input.byte() % 24 {
+        match self.input.byte() % 30 {
             0 => self.new_engine(),
             1 => {
                 let engine = self.engine();
@@ -219,6 +228,19 @@ impl Session<'_> {
             18 => self.totals(),
             19..=21 => self.words(),
             22 => self.firewall(),
+            23 => self.new_capture(),
+            24 => {
+                let capture = pick(&mut self.input, &self.captures);
+                let status = portcullis_capture_free(capture.0);
+                if !capture.0.is_null() {
+                    check(capture, &self.captures, status);
+                }
+                self.captures.retain(|(handle, _)| *handle != capture.0);
+                self.captures.extend((status == 0 && capture.1).then_some((capture.0, false)));
+            }
+            25 | 26 => self.capture(),
+            27 => self.connections(),
+            28 => self.owners(),
             _ => {
                 let engine = self.engine();
                 let mut fd = -1;
@@ -252,6 +274,17 @@ impl Session<'_> {
             pass_non_ip: input.byte() % 3,
             pick_up: input.byte() & 1,
             prove: input.byte() & 1,
+            evict_when_full: input.byte() % 3,
+            leave_checksums: input.byte() & 1,
+            identity_connections: input.number() as u32,
+            identity_half_open: input.number() as u32,
+            identity_new_per_second: input.number() as u32,
+            identity_new_burst: input.number() as u32,
+            rejects_per_second: input.number() as u32,
+            reject_burst: input.number() as u32,
+            tcp_timeout_ms: input.number() as u32,
+            udp_timeout_ms: input.number() as u32,
+            retention_ms: input.number(),
         };
         let mut engine = null_mut();
         // SAFETY: the config has the size that it says, and there is room for a handle.
@@ -592,6 +625,133 @@ impl Session<'_> {
         }
     }
 
+    fn new_capture(&mut self) {
+        let engine = self.engine();
+        let input = &mut self.input;
+        let reasons = input.bytes(3);
+        let addresses = [input.address(), input.address()];
+        let filter = portcullis_capture_filter {
+            struct_size: size_of::<portcullis_capture_filter>(),
+            reasons: if reasons.is_empty() { null() } else { reasons.as_ptr() },
+            reason_count: reasons.len(),
+            addresses: addresses.as_ptr(),
+            address_count: usize::from(input.byte() % 3),
+            snap: input.number() as u32,
+            verdicts: input.byte() % 10,
+        };
+        let filter: *const _ = if input.byte() == 0 { null() } else { &filter };
+        let old = pick(input, &self.captures);
+        // SAFETY: NULL, or a filter of the size that it says, with so many values.
+        let status = unsafe { portcullis_capture_set_filter(old.0, filter) };
+        check(old, &self.captures, status);
+        let mut capture = null_mut();
+        // SAFETY: as above, and there is room for a handle.
+        let status = unsafe { portcullis_capture_new(engine.0, filter, &mut capture) };
+        assert_eq!(status == 0, !capture.is_null());
+        if self.checked(engine, status) == 0 {
+            self.captures.push((capture, true));
+        }
+    }
+
+    fn capture(&mut self) {
+        let capture = pick(&mut self.input, &self.captures);
+        let status = portcullis_capture_allow(capture.0, self.input.number() as u32);
+        check(capture, &self.captures, status);
+        let (mut lost, mut over) = (0, 0);
+        // SAFETY: there is room.
+        let status = unsafe { portcullis_capture_lost(capture.0, &mut lost, &mut over) };
+        check(capture, &self.captures, status);
+        let size = self.input.size(size_of::<portcullis_captured>());
+        let capacity = usize::from(self.input.byte() % 5);
+        let mut packets = vec![0u64; (size.min(4096) * capacity).div_ceil(8)];
+        let mut bytes = self.input.room();
+        let (mut count, mut waiting) = (99, 0);
+        // SAFETY: room for so many packets and bytes; a size beyond 4096 is refused.
+        let status = unsafe {
+            portcullis_capture_packets(
+                capture.0,
+                packets.as_mut_ptr().cast(),
+                size,
+                if size > 4096 { 1 } else { capacity },
+                bytes.as_mut_ptr(),
+                bytes.len(),
+                &mut count,
+                &mut waiting,
+            )
+        };
+        if check(capture, &self.captures, status) == 0 {
+            // There is no worker that copies.
+            assert!(count == 0 && waiting == 0 && lost == 0);
+        }
+    }
+
+    fn connections(&mut self) {
+        let engine = self.engine();
+        let size = self.input.size(size_of::<portcullis_connection>());
+        let capacity = usize::from(self.input.byte() % 5);
+        let mut room = vec![0u64; (size.min(4096) * capacity).div_ceil(8)];
+        let (start, mut count) = (room.as_mut_ptr().cast(), 0);
+        let capacity = if size > 4096 { 1 } else { capacity };
+        // SAFETY: room for so many; a size beyond 4096 is refused.
+        let status =
+            unsafe { portcullis_engine_connections(engine.0, start, size, capacity, &mut count) };
+        self.checked(engine, status);
+        let mut bounds = vec![0; usize::from(self.input.byte() % 20)];
+        let mut counts = bounds.clone();
+        let (mut count, mut sum) = (0, 9);
+        // SAFETY: room for so many numbers.
+        let status = unsafe {
+            portcullis_engine_rounds(
+                engine.0,
+                bounds.as_mut_ptr(),
+                counts.as_mut_ptr(),
+                bounds.len(),
+                &mut count,
+                &mut sum,
+            )
+        };
+        if self.checked(engine, status) == 0 {
+            assert!(sum == 0 && bounds.is_sorted() && counts.iter().all(|count| *count == 0));
+        }
+        let mut regions = 0;
+        // SAFETY: there is room.
+        let status = unsafe { portcullis_engine_prove(engine.0, &mut regions) };
+        assert_ne!(self.checked(engine, status), PORTCULLIS_PROOF, "compiled wrongly");
+    }
+
+    fn owners(&mut self) {
+        let engine = self.engine();
+        let mut buffer = self.input.room();
+        let (start_of, size) = (buffer.as_mut_ptr().cast::<c_char>(), buffer.len());
+        let (address, mut needed) = (self.input.address(), 0);
+        // SAFETY: an address, and so much room.
+        let status =
+            unsafe { portcullis_engine_owner(engine.0, &address, start_of, size, &mut needed) };
+        if self.checked(engine, status) == 0 && size > 0 {
+            assert!(CStr::from_bytes_with_nul(&buffer[..needed]).is_ok());
+        } else {
+            assert!(buffer.iter().all(|byte| *byte == 0xa5), "written only on success");
+        }
+        let (namespace, name) = (self.input.text(), self.input.text());
+        let mut room = vec![portcullis_address::default(); usize::from(self.input.byte() % 4)];
+        let mut count = 0;
+        // SAFETY: the names end with NUL or are NULL, and there is so much room.
+        let status = unsafe {
+            portcullis_engine_addresses(
+                engine.0,
+                start(&namespace),
+                start(&name),
+                room.as_mut_ptr(),
+                room.len(),
+                &mut count,
+            )
+        };
+        if self.checked(engine, status) == 0 {
+            let written = &room[..count.min(room.len())];
+            assert!(written.iter().all(|address| matches!(address.family, 4 | 6)));
+        }
+    }
+
     fn firewall(&mut self) {
         let firewall = without_provenance_mut(self.input.number() as usize);
         let mut buffer = [0; 8];
@@ -603,9 +763,24 @@ impl Session<'_> {
             portcullis_firewall_lesser_mode(firewall, buffer.as_mut_ptr(), 8, &mut needed)
         };
         assert!(status == PORTCULLIS_NULL || status == PORTCULLIS_BAD_HANDLE);
+        let mut room = [0u64; 32];
+        let (start, mut count) = (room.as_mut_ptr(), 0);
+        let size = self.input.size(64);
+        // SAFETY: no handle of a firewall is ever good, so that nothing is written.
+        let status = unsafe {
+            match size % 4 {
+                0 => portcullis_firewall_sockets(firewall, start.cast(), size, 1, &mut count),
+                1 => portcullis_firewall_programs(firewall, start.cast(), size, 1, &mut count),
+                _ => portcullis_firewall_port_changes(firewall, start.cast(), size, 1, &mut count),
+            }
+        };
+        assert!(status == PORTCULLIS_NULL || status == PORTCULLIS_BAD_HANDLE);
     }
 
     fn end(self) {
+        for (capture, living) in self.captures {
+            assert_eq!(portcullis_capture_free(capture) == 0, living);
+        }
         for (judge, living) in self.judges {
             assert_eq!(portcullis_judge_free(judge) == 0, living);
         }

@@ -4,7 +4,7 @@
  * Made by cbindgen from crates/ffi/src (crates/ffi/header); do not edit. docs/embedding.md explains it.
  *
  * Every function answers a status, PORTCULLIS_OK or why not, unless it says otherwise, and writes its
- * out-parameters only on success. Handles (engine, judge, firewall) are numbers in the form of
+ * out-parameters only on success. Handles (engine, judge, capture, firewall) are numbers in the form of
  * pointers: a wrong or freed one is refused with PORTCULLIS_BAD_HANDLE, never followed. All other
  * pointers must be NULL or valid for what is described: the library checks NULL, alignment and sizes;
  * a wild pointer, or a buffer shorter than it is said to be, is undefined behaviour. Nothing that is
@@ -112,6 +112,32 @@
 #define PORTCULLIS_FAIL_OPEN 1
 
 /**
+ * Huge pages if there are enough.
+ */
+#define PORTCULLIS_HUGE_PAGES_PREFER 1
+
+/**
+ * Huge pages or an error.
+ */
+#define PORTCULLIS_HUGE_PAGES_REQUIRE 2
+
+/**
+ * Packets can flow.
+ */
+#define PORTCULLIS_PORT_UP 1
+
+/**
+ * The interface was taken down, or its other end is.
+ */
+#define PORTCULLIS_PORT_DOWN 2
+
+/**
+ * The interface is not there any more, or in another network namespace. It does not come back: one of
+ * the same name is another one.
+ */
+#define PORTCULLIS_PORT_GONE 3
+
+/**
  * Success.
  */
 #define PORTCULLIS_OK 0
@@ -183,6 +209,12 @@
 #define PORTCULLIS_TABLE_FULL 104
 
 /**
+ * The compiled policies are not what the documents say, and were not put in force: a mistake of this
+ * library, please report it. The handle is as good as before.
+ */
+#define PORTCULLIS_PROOF 105
+
+/**
  * The system refused memory, a thread or a descriptor.
  */
 #define PORTCULLIS_SYSTEM 200
@@ -196,6 +228,11 @@
  * This library was built without AF_XDP.
  */
 #define PORTCULLIS_NO_XDP 202
+
+/**
+ * No wire of the firewall has this name.
+ */
+#define PORTCULLIS_NO_SUCH_WIRE 203
 
 /**
  * A mistake inside the library. The handle is poisoned: everything on it fails from now on.
@@ -226,6 +263,12 @@
  * `rule` of what no rule decided.
  */
 #define PORTCULLIS_NO_RULE 4294967295
+
+/**
+ * A capture of packets that the workers of an engine's firewalls receive. Calls on it may come from
+ * any threads.
+ */
+typedef struct portcullis_capture portcullis_capture;
 
 /**
  * Policies over a cluster, and connections. Calls on one engine may come from any threads at once;
@@ -285,6 +328,52 @@ typedef struct portcullis_engine_config {
    * 1: programs are proved equal to the policies before they are published.
    */
   uint8_t prove;
+  /**
+   * 1: if the table is full the oldest idle connection makes room for a new one, which is refused
+   * else.
+   */
+  uint8_t evict_when_full;
+  /**
+   * 1: checksums that a veth left unfinished are not completed.
+   */
+  uint8_t leave_checksums;
+  /**
+   * Connections of each identity at a time, at most; 0 is no limit.
+   */
+  uint32_t identity_connections;
+  /**
+   * Of each identity, TCP connections at a time whose handshake is not finished.
+   */
+  uint32_t identity_half_open;
+  /**
+   * New connections of each identity a second: at most 4 million.
+   */
+  uint32_t identity_new_per_second;
+  /**
+   * New connections of each identity that may be saved up; a second's worth unless set.
+   */
+  uint32_t identity_new_burst;
+  /**
+   * Answers to senders of rejected packets a second, of each worker and judge; 1000 unless set.
+   */
+  uint32_t rejects_per_second;
+  /**
+   * Answers that may be saved up; 200 unless set.
+   */
+  uint32_t reject_burst;
+  /**
+   * Milliseconds after which an idle TCP connection is forgotten; 2 h 4 min unless set.
+   */
+  uint32_t tcp_timeout_ms;
+  /**
+   * The same of UDP that goes both ways; 3 min unless set.
+   */
+  uint32_t udp_timeout_ms;
+  /**
+   * Milliseconds for which it is remembered who had which identity, so that events read late carry
+   * the names of their time; 5 min unless set.
+   */
+  uint64_t retention_ms;
 } portcullis_engine_config;
 
 /**
@@ -557,6 +646,72 @@ typedef struct portcullis_flow {
 } portcullis_flow;
 
 /**
+ * Which packets a capture wants; all conditions must hold. Set all of it to zero, then `struct_size`
+ * to `sizeof`: then it is all of every packet.
+ */
+typedef struct portcullis_capture_filter {
+  /**
+   * `sizeof(portcullis_capture_filter)`.
+   */
+  size_t struct_size;
+  /**
+   * Only packets dropped for one of these reasons.
+   */
+  const uint8_t *reasons;
+  /**
+   * How many; 0 is any, and packets that passed.
+   */
+  size_t reason_count;
+  /**
+   * Only IP packets from or to one of these addresses.
+   */
+  const struct portcullis_address *addresses;
+  /**
+   * How many; 0 is any.
+   */
+  size_t address_count;
+  /**
+   * Bytes of each packet at most, from the Ethernet header on; 0 is as many as can be: 9216.
+   */
+  uint32_t snap;
+  /**
+   * Only packets with these verdicts: the sum of 1 for `PORTCULLIS_ALLOW`, 2 for
+   * `PORTCULLIS_DENY` and 4 for `PORTCULLIS_REJECT`; 0 is any.
+   */
+  uint8_t verdicts;
+} portcullis_capture_filter;
+
+/**
+ * A packet that was copied. It grows at the end: `portcullis_capture_packets` takes its size.
+ */
+typedef struct portcullis_captured {
+  /**
+   * When its batch was received, in nanoseconds since 1970-01-01 UTC.
+   */
+  uint64_t time;
+  /**
+   * Its first bytes, from the Ethernet header on, in the caller's buffer of bytes.
+   */
+  const uint8_t *data;
+  /**
+   * Bytes of `data`.
+   */
+  size_t len;
+  /**
+   * Bytes of the whole frame.
+   */
+  size_t wire_len;
+  /**
+   * What became of it, and why.
+   */
+  struct portcullis_judgement judgement;
+  /**
+   * The interface that received it, NUL-terminated.
+   */
+  char interface_name[16];
+} portcullis_captured;
+
+/**
  * Something that happened to a flow. It grows at the end: `portcullis_engine_events` takes its size.
  * Texts are NUL-terminated UTF-8 in the caller's text buffer; NULL if there is nothing to say.
  */
@@ -650,6 +805,44 @@ typedef struct portcullis_event {
    */
   const char *destination_labels;
 } portcullis_event;
+
+/**
+ * A connection that is open. It grows at the end: `portcullis_engine_connections` takes its size.
+ */
+typedef struct portcullis_connection {
+  /**
+   * Who opened it.
+   */
+  struct portcullis_address source;
+  /**
+   * To whom.
+   */
+  struct portcullis_address destination;
+  /**
+   * Port of the source, host byte order; 0 where the protocol has none.
+   */
+  uint16_t source_port;
+  /**
+   * Port of the destination.
+   */
+  uint16_t destination_port;
+  /**
+   * IP protocol number.
+   */
+  uint8_t protocol;
+  /**
+   * The rule that allowed it, for `portcullis_engine_rule`; else `PORTCULLIS_NO_RULE`.
+   */
+  uint32_t rule;
+  /**
+   * Packets from the opener, and back.
+   */
+  uint64_t packets[2];
+  /**
+   * Bytes of IP packets from the opener, and back.
+   */
+  uint64_t bytes[2];
+} portcullis_connection;
 
 /**
  * Numbers since the start, over all workers and judges. Set `struct_size` first.
@@ -754,7 +947,8 @@ typedef struct portcullis_rule_totals {
 } portcullis_rule_totals;
 
 /**
- * Settings of a firewall. Set all of it to zero, then `struct_size` to `sizeof`.
+ * Settings of a firewall. Set all of it to zero, then `struct_size` to `sizeof`; but for the
+ * interfaces, 0 is the default of every field.
  */
 typedef struct portcullis_firewall_config {
   /**
@@ -781,6 +975,72 @@ typedef struct portcullis_firewall_config {
    * `PORTCULLIS_FAIL_...`.
    */
   uint8_t fail;
+  /**
+   * 0 or `PORTCULLIS_HUGE_PAGES_...`: packet memory in huge pages, which must be reserved
+   * (`vm.nr_hugepages`).
+   */
+  uint8_t huge_pages;
+  /**
+   * 1: packets for other link-layer addresses than the interface's own are not received.
+   */
+  uint8_t not_promiscuous;
+  /**
+   * A folder of a BPF file system where the programs are pinned, so that `fail` holds also when
+   * the process is gone, and until a successor takes over. NULL: a process that ends leaves
+   * nothing behind.
+   */
+  const char *pins;
+  /**
+   * Entries of each queue's ring of received packets: a power of two, 16 to 32768; 1024 unless
+   * set.
+   */
+  uint32_t rx_ring;
+  /**
+   * The same, of packets to be sent.
+   */
+  uint32_t tx_ring;
+  /**
+   * The same, of empty frames.
+   */
+  uint32_t fill_ring;
+  /**
+   * The same, of frames that were sent.
+   */
+  uint32_t completion_ring;
+  /**
+   * Bytes of a frame: 2048 or 4096; unless set what holds a packet of the largest MTU.
+   */
+  uint32_t chunk_size;
+  /**
+   * Frames for each queue, at least 64; unless set as many as its fill and TX rings hold.
+   */
+  uint32_t frames_per_queue;
+  /**
+   * Busy polling: how long a call may look for packets, in microseconds; 0 leaves receiving to
+   * interrupts. Linux 5.11.
+   */
+  uint32_t busy_poll_us;
+  /**
+   * Busy polling: packets a call may receive, at most 64 without CAP_NET_ADMIN; 64 unless set.
+   */
+  uint32_t busy_poll_budget;
+  /**
+   * Milliseconds without a heartbeat after which a worker counts as stalled, and `fail` decides.
+   */
+  uint32_t stale_after_ms;
+  /**
+   * Rounds without a packet after which a worker sleeps: more answers faster after short pauses,
+   * and uses more CPU time.
+   */
+  uint32_t idle_rounds;
+  /**
+   * Longest sleep of a worker, in milliseconds: at most 100.
+   */
+  uint32_t tick_ms;
+  /**
+   * Milliseconds that one look through the whole connection table for expired ones takes.
+   */
+  uint32_t sweep_ms;
 } portcullis_firewall_config;
 
 /**
@@ -843,6 +1103,65 @@ typedef struct portcullis_socket {
    */
   uint64_t invalid_descriptors;
 } portcullis_socket;
+
+/**
+ * What the XDP program on one interface did with its packets. It grows at the end:
+ * `portcullis_firewall_programs` takes its size.
+ */
+typedef struct portcullis_program {
+  /**
+   * Which interface: 0 or 1, as for `portcullis_firewall_port`.
+   */
+  uint32_t port;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
+  /**
+   * Handed to the socket of their queue.
+   */
+  uint64_t to_socket;
+  /**
+   * Dropped, because their queue had no socket.
+   */
+  uint64_t miss_dropped;
+  /**
+   * Passed to the host's stack, because their queue had no socket.
+   */
+  uint64_t miss_passed;
+  /**
+   * Dropped, because their queue's worker had stalled.
+   */
+  uint64_t stale_dropped;
+  /**
+   * Passed to the host's stack, because their queue's worker had stalled.
+   */
+  uint64_t stale_passed;
+  /**
+   * Dropped, because of the early-drop set.
+   */
+  uint64_t early_dropped;
+} portcullis_program;
+
+/**
+ * An interface is not what it was. It grows at the end: `portcullis_firewall_port_changes` takes its
+ * size.
+ */
+typedef struct portcullis_port_change {
+  /**
+   * The interface, NUL-terminated.
+   */
+  char name[16];
+  /**
+   * Which one: 0 or 1, as for `portcullis_firewall_port`.
+   */
+  uint32_t port;
+  /**
+   * What it is now: `PORTCULLIS_PORT_...`; numbers that the caller does not know may come in later
+   * versions.
+   */
+  uint32_t state;
+} portcullis_port_change;
 
 #ifdef __cplusplus
 extern "C" {
@@ -979,6 +1298,19 @@ int32_t portcullis_engine_diff(const struct portcullis_engine *engine,
                                size_t size,
                                size_t *needed,
                                size_t *changes);
+
+/**
+ * Proves, exhaustively, that the program in force says what the policies say: `PORTCULLIS_PROOF`,
+ * and the error text says where the two differ, if not. Takes longer than applying, and changes wait
+ * for it; judging does not.
+ *
+ * `regions`: how many regions of headers were compared; may be NULL.
+ *
+ * Undefined unless:
+ * `regions` is NULL or points to room for a number.
+ */
+int32_t portcullis_engine_prove(const struct portcullis_engine *engine,
+                                uint64_t *regions);
 
 /**
  * Adds endpoints, or replaces those of the same namespace and name, one after the other. Each is in
@@ -1149,6 +1481,91 @@ int32_t portcullis_judge_flows(const struct portcullis_judge *judge,
                                struct portcullis_judgement *out);
 
 /**
+ * Begins a capture; nothing is copied before `portcullis_capture_allow`. At most 8 at a time on an
+ * engine (`PORTCULLIS_SYSTEM`). Packets of judges are not captured: their caller has them.
+ *
+ * `filter`: NULL for all of every packet. `out`: the capture; end it with `portcullis_capture_free`.
+ * Any thread.
+ *
+ * Undefined unless:
+ * `filter` is NULL or begins with its size, its arrays have as many values as their counts say;
+ * `out` points to room for a pointer.
+ */
+int32_t portcullis_capture_new(const struct portcullis_engine *engine,
+                               const struct portcullis_capture_filter *filter,
+                               struct portcullis_capture **out);
+
+/**
+ * Ends a capture and frees it. NULL is fine; a capture that was freed already is
+ * `PORTCULLIS_BAD_HANDLE`. Any thread.
+ */
+int32_t portcullis_capture_free(struct portcullis_capture *capture);
+
+/**
+ * The text of the last call on this capture that failed with one; see `portcullis_engine_error`.
+ *
+ * Undefined unless:
+ * `buffer` has room for `size` bytes, `needed` is NULL or points to room for a number.
+ */
+int32_t portcullis_capture_error(const struct portcullis_capture *capture,
+                                 char *buffer,
+                                 size_t size,
+                                 size_t *needed);
+
+/**
+ * Changes what is captured from now on. NULL is all of every packet.
+ *
+ * Undefined unless:
+ * As `portcullis_capture_new`.
+ */
+int32_t portcullis_capture_set_filter(const struct portcullis_capture *capture,
+                                      const struct portcullis_capture_filter *filter);
+
+/**
+ * Lets workers copy up to `packets` from now on; what was allowed before and not used is gone. Called
+ * in regular steps it bounds the rate.
+ */
+int32_t portcullis_capture_allow(const struct portcullis_capture *capture,
+                                 uint32_t packets);
+
+/**
+ * Hands over packets that were copied, each once and at most `capacity`; those of one worker in their
+ * order.
+ *
+ * `packet_size`: `sizeof(portcullis_captured)`.
+ * `bytes`, `bytes_size`: room for their bytes, which the packets point into. Those that do not fit
+ * wait for another call; `PORTCULLIS_TOO_SMALL` if not even the first fits.
+ * `count`: how many were written. `waiting`: how many still wait; may be NULL.
+ *
+ * A worker's ring holds 4 MiB, and so does what waits for a capture: read often. Any thread.
+ *
+ * Undefined unless:
+ * `packets` points to room for `capacity` packets of that size, `bytes` to room for so many bytes,
+ * `count` to room for a number; they share no memory.
+ */
+int32_t portcullis_capture_packets(const struct portcullis_capture *capture,
+                                   struct portcullis_captured *packets,
+                                   size_t packet_size,
+                                   size_t capacity,
+                                   uint8_t *bytes,
+                                   size_t bytes_size,
+                                   size_t *count,
+                                   size_t *waiting);
+
+/**
+ * Packets that the filter wanted and that are not to be had.
+ *
+ * `lost`: those that did not fit into a worker's ring or among those that wait: exact.
+ * `over_budget`: those beyond what `portcullis_capture_allow` allowed. Either may be NULL.
+ *
+ * Undefined unless:
+ * `lost` and `over_budget` are NULL or point to room for a number each.
+ */
+int32_t portcullis_capture_lost(const struct portcullis_capture *capture,
+                                uint64_t *lost,
+                                uint64_t *over_budget);
+
+/**
  * Hands over what was recorded since the last call, at most `capacity` events, oldest first for each
  * worker. What did not fit inside the library meanwhile is counted (`events_lost` of
  * `portcullis_engine_totals`).
@@ -1217,6 +1634,70 @@ int32_t portcullis_engine_rule(const struct portcullis_engine *engine,
                                size_t *needed);
 
 /**
+ * Lists the connections that are open now, in no order. O(connections): a million take tens of
+ * milliseconds, in which judging is a little slower.
+ *
+ * `connection_size`: `sizeof(portcullis_connection)`. `capacity`: room in `connections`; what is
+ * beyond is left out. `count`: how many there are, which may be more by the next call.
+ *
+ * Undefined unless:
+ * `connections` has room for `capacity` of that size, `count` points to room for a number.
+ */
+int32_t portcullis_engine_connections(const struct portcullis_engine *engine,
+                                      struct portcullis_connection *connections,
+                                      size_t connection_size,
+                                      size_t capacity,
+                                      size_t *count);
+
+/**
+ * The endpoint that owns an address now, as `namespace/name`; empty if none does. Buffer and sizes as
+ * in `portcullis_engine_error`.
+ *
+ * Undefined unless:
+ * `address` points to an address, `buffer` has room for `size` bytes.
+ */
+int32_t portcullis_engine_owner(const struct portcullis_engine *engine,
+                                const struct portcullis_address *address,
+                                char *buffer,
+                                size_t size,
+                                size_t *needed);
+
+/**
+ * The addresses that an endpoint has now; `PORTCULLIS_BAD_VALUE` if there is none of this name.
+ *
+ * `capacity`: room in `addresses`; what is beyond is left out. `count`: how many it has.
+ *
+ * Undefined unless:
+ * The names are NUL-terminated, `addresses` has room for `capacity` addresses, `count` points to room
+ * for a number.
+ */
+int32_t portcullis_engine_addresses(const struct portcullis_engine *engine,
+                                    const char *namespace_name,
+                                    const char *name,
+                                    struct portcullis_address *addresses,
+                                    size_t capacity,
+                                    size_t *count);
+
+/**
+ * How long the rounds of workers took since the start: the time that every packet of a round spends
+ * in its worker.
+ *
+ * `bounds[n]`: the longest that `counts[n]` counts, in microseconds, which counts what is longer than
+ * `bounds[n - 1]`; the last takes what is longer than all, and its bound is the highest number.
+ * `capacity`: room in both; either may be NULL if it is 0. `count`: how many there are; may be NULL.
+ * `sum`: all rounds together, in nanoseconds; may be NULL.
+ *
+ * Undefined unless:
+ * `bounds` and `counts` have room for `capacity` numbers, `count` and `sum` for one each.
+ */
+int32_t portcullis_engine_rounds(const struct portcullis_engine *engine,
+                                 uint64_t *bounds,
+                                 uint64_t *counts,
+                                 size_t capacity,
+                                 size_t *count,
+                                 uint64_t *sum);
+
+/**
  * What was counted since the start.
  *
  * Undefined unless:
@@ -1279,18 +1760,6 @@ int32_t portcullis_firewall_start(const struct portcullis_engine *engine,
 int32_t portcullis_firewall_stop(struct portcullis_firewall *firewall);
 
 /**
- * One of the interfaces in use, and the mode it really has.
- *
- * `index`: 0 or 1; `PORTCULLIS_BAD_VALUE` beyond.
- *
- * Undefined unless:
- * `out` points to a port whose `struct_size` is set.
- */
-int32_t portcullis_firewall_port(const struct portcullis_firewall *firewall,
-                                 size_t index,
-                                 struct portcullis_port *out);
-
-/**
  * The text of the last call on this firewall that failed with one; see `portcullis_engine_error`.
  *
  * Undefined unless:
@@ -1314,6 +1783,18 @@ int32_t portcullis_firewall_lesser_mode(const struct portcullis_firewall *firewa
                                         size_t *needed);
 
 /**
+ * One of the interfaces in use, and the mode it really has.
+ *
+ * `index`: 0 or 1; `PORTCULLIS_BAD_VALUE` beyond.
+ *
+ * Undefined unless:
+ * `out` points to a port whose `struct_size` is set.
+ */
+int32_t portcullis_firewall_port(const struct portcullis_firewall *firewall,
+                                 size_t index,
+                                 struct portcullis_port *out);
+
+/**
  * What the kernel counted on the socket of each queue, since it was opened: the queues of the first
  * interface, then those of the second. One system call a socket.
  *
@@ -1328,6 +1809,40 @@ int32_t portcullis_firewall_sockets(const struct portcullis_firewall *firewall,
                                     size_t socket_size,
                                     size_t capacity,
                                     size_t *count);
+
+/**
+ * What the XDP program on each interface did with its packets, since it was attached. A system call
+ * an interface.
+ *
+ * `program_size`: `sizeof(portcullis_program)`. `capacity`: room in `programs`; what is beyond is left
+ * out. `count`: how many there are.
+ *
+ * Undefined unless:
+ * `programs` has room for `capacity` of that size, `count` points to room for a number.
+ */
+int32_t portcullis_firewall_programs(const struct portcullis_firewall *firewall,
+                                     struct portcullis_program *programs,
+                                     size_t program_size,
+                                     size_t capacity,
+                                     size_t *count);
+
+/**
+ * Hands over which interfaces went down, came back or vanished since the last call (or the start), at
+ * most `capacity`; the others wait for the next call. Only how it is now: nothing piles up if nobody
+ * asks. Packets of an interface that comes back flow by themselves. No descriptor announces it: two
+ * system calls an interface, so ask every second or so.
+ *
+ * `change_size`: `sizeof(portcullis_port_change)`. `count`: how many were written; fewer than
+ * `capacity` means that no more wait. Any thread; each change goes to one of several callers.
+ *
+ * Undefined unless:
+ * `changes` has room for `capacity` of that size, `count` points to room for a number.
+ */
+int32_t portcullis_firewall_port_changes(const struct portcullis_firewall *firewall,
+                                         struct portcullis_port_change *changes,
+                                         size_t change_size,
+                                         size_t capacity,
+                                         size_t *count);
 
 /**
  * Where the last panic inside the library was and what it said, of whatever engine or worker thread:

@@ -194,6 +194,27 @@ pub unsafe extern "C" fn portcullis_engine_diff(
     })
 }
 
+/// Proves, exhaustively, that the program in force says what the policies say: `PORTCULLIS_PROOF`,
+/// and the error text says where the two differ, if not. Takes longer than applying, and changes wait
+/// for it; judging does not.
+///
+/// `regions`: how many regions of headers were compared; may be NULL.
+///
+/// # Safety
+/// `regions` is NULL or points to room for a number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_prove(
+    engine: *const portcullis_engine,
+    regions: *mut u64,
+) -> i32 {
+    handle::with::<Managed>(engine, |held| {
+        let proof = held.object.prove()?;
+        // SAFETY: by this function's contract.
+        unsafe { raw::write(regions, proof.regions) };
+        Ok(())
+    })
+}
+
 fn parse(
     cluster: &[Source],
     policies: &[Source],

@@ -4,11 +4,13 @@
 
 use core::ffi::c_char;
 use std::sync::Mutex;
+use std::time::Duration;
 
-use portcullis_core::dataplane::connection::OnPolicyChange;
+use portcullis_core::dataplane::connection::{OnFull, OnPolicyChange, Rate};
 use portcullis_core::policy::{self, Diagnostic};
 use portcullis_core::{Engine, EngineConfig};
 
+use crate::capture::Desk;
 use crate::handle::{self, Object, Table};
 use crate::raw::{self, Growable};
 use crate::status::{Failure, PORTCULLIS_BAD_VALUE};
@@ -27,6 +29,7 @@ pub(crate) struct Managed {
     pub(crate) engine: Engine,
     /// Findings of the last documents that were applied, a line each.
     pub(crate) warnings: Mutex<String>,
+    pub(crate) desk: Desk,
 }
 
 impl std::ops::Deref for Managed {
@@ -77,11 +80,35 @@ pub struct portcullis_engine_config {
     pub pick_up: u8,
     /// 1: programs are proved equal to the policies before they are published.
     pub prove: u8,
+    /// 1: if the table is full the oldest idle connection makes room for a new one, which is refused
+    /// else.
+    pub evict_when_full: u8,
+    /// 1: checksums that a veth left unfinished are not completed.
+    pub leave_checksums: u8,
+    /// Connections of each identity at a time, at most; 0 is no limit.
+    pub identity_connections: u32,
+    /// Of each identity, TCP connections at a time whose handshake is not finished.
+    pub identity_half_open: u32,
+    /// New connections of each identity a second: at most 4 million.
+    pub identity_new_per_second: u32,
+    /// New connections of each identity that may be saved up; a second's worth unless set.
+    pub identity_new_burst: u32,
+    /// Answers to senders of rejected packets a second, of each worker and judge; 1000 unless set.
+    pub rejects_per_second: u32,
+    /// Answers that may be saved up; 200 unless set.
+    pub reject_burst: u32,
+    /// Milliseconds after which an idle TCP connection is forgotten; 2 h 4 min unless set.
+    pub tcp_timeout_ms: u32,
+    /// The same of UDP that goes both ways; 3 min unless set.
+    pub udp_timeout_ms: u32,
+    /// Milliseconds for which it is remembered who had which identity, so that events read late carry
+    /// the names of their time; 5 min unless set.
+    pub retention_ms: u64,
 }
 
 // SAFETY: `repr(C)`, the size first, integers only.
 unsafe impl Growable for portcullis_engine_config {
-    const FIRST: usize = core::mem::offset_of!(Self, prove) + 1;
+    const FIRST: usize = core::mem::offset_of!(Self, evict_when_full);
 }
 
 /// Makes an engine with nothing in force.
@@ -101,7 +128,11 @@ pub unsafe extern "C" fn portcullis_engine_new(
         // SAFETY: by this function's contract.
         let config = unsafe { raw::read_growable(config, portcullis_engine_config::DEFAULT) }?;
         let engine = Engine::new(config.read()?)?;
-        let engine = ENGINES.insert(Managed { engine, warnings: Mutex::default() })?;
+        let engine = ENGINES.insert(Managed {
+            engine,
+            warnings: Mutex::default(),
+            desk: Desk::default(),
+        })?;
         // SAFETY: by this function's contract.
         unsafe { raw::write(out, engine) };
         Ok(())
@@ -148,6 +179,7 @@ impl Managed {
 const MOST_CONNECTIONS: usize = 1 << 31;
 
 const MOST_EVENTS: usize = 1 << 24;
+const MOST_A_SECOND: u32 = 4_000_000;
 
 impl portcullis_engine_config {
     const DEFAULT: Self = Self {
@@ -160,6 +192,17 @@ impl portcullis_engine_config {
         pass_non_ip: 0,
         pick_up: 0,
         prove: 0,
+        evict_when_full: 0,
+        leave_checksums: 0,
+        identity_connections: 0,
+        identity_half_open: 0,
+        identity_new_per_second: 0,
+        identity_new_burst: 0,
+        rejects_per_second: 0,
+        reject_burst: 0,
+        tcp_timeout_ms: 0,
+        udp_timeout_ms: 0,
+        retention_ms: 0,
     };
 
     fn read(&self) -> Result<EngineConfig, Failure> {
@@ -187,6 +230,30 @@ impl portcullis_engine_config {
         pipeline.pass_neighbour_discovery = !flag(self.judge_neighbour_discovery)?;
         pipeline.pass_non_ip = flag(self.pass_non_ip)?;
         pipeline.connections.pick_up = flag(self.pick_up)?;
+        pipeline.complete_checksums = !flag(self.leave_checksums)?;
+        if flag(self.evict_when_full)? {
+            pipeline.connections.on_full = OnFull::EvictOldest;
+        }
+        let set = |value: u32| (value > 0).then_some(value);
+        let limits = &mut pipeline.connections.limits;
+        limits.connections = set(self.identity_connections);
+        limits.half_open = set(self.identity_half_open);
+        limits.rate = set(self.identity_new_per_second).map(|per_second| Rate {
+            per_second,
+            burst: set(self.identity_new_burst).unwrap_or(per_second),
+        });
+        if self.identity_new_per_second > MOST_A_SECOND || self.rejects_per_second > MOST_A_SECOND {
+            return Err(PORTCULLIS_BAD_VALUE.into());
+        }
+        let rejects = &mut pipeline.reject_rate;
+        rejects.per_second = set(self.rejects_per_second).unwrap_or(rejects.per_second);
+        rejects.burst = set(self.reject_burst).unwrap_or(rejects.burst);
+        let timeouts = &mut pipeline.connections.timeouts;
+        timeouts.tcp_established = set(self.tcp_timeout_ms).unwrap_or(timeouts.tcp_established);
+        timeouts.udp = set(self.udp_timeout_ms).unwrap_or(timeouts.udp);
+        if self.retention_ms > 0 {
+            config.retention = Duration::from_millis(self.retention_ms);
+        }
         if flag(self.prove)? {
             config.policy.prove = policy::Prove::Everything;
         }

@@ -103,21 +103,14 @@ pub unsafe extern "C" fn portcullis_engine_events(
 ) -> i32 {
     handle::with::<Managed>(engine, |held| {
         raw::required(count)?;
-        raw::check_size::<portcullis_event>(event_size)?;
-        let bytes = event_size.checked_mul(capacity).ok_or(crate::status::PORTCULLIS_BAD_VALUE)?;
         // SAFETY: by this function's contract.
-        let room = unsafe { raw::slice_mut(events.cast::<u8>(), bytes) }?;
+        let mut room = unsafe { raw::Rooms::new(events, event_size, capacity) }?;
         // SAFETY: by this function's contract.
         let texts = unsafe { raw::slice_mut(text, text_size) }?;
-        raw::apart(room, texts)?;
+        raw::apart(room.rest(), texts)?;
         let mut texts = Texts { room: texts };
-        let mut rooms = room.chunks_exact_mut(event_size);
-        let written = held.object.events_up_to(capacity, |event| {
-            let Some(room) = rooms.next() else { return };
-            let event = texts.describe(&event);
-            // SAFETY: the room is of that size, which was checked; so nothing can go wrong.
-            let _ = unsafe { raw::write_sized(room.as_mut_ptr().cast(), event_size, event) };
-        });
+        let take = |event: FlowEvent| room.put(texts.describe(&event));
+        let written = held.object.events_up_to(capacity, take);
         // SAFETY: by this function's contract.
         unsafe { raw::write(count, written) };
         Ok(())

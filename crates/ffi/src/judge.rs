@@ -14,9 +14,7 @@ use portcullis_core::{Judge, policy};
 use crate::engine::{Managed, portcullis_engine};
 use crate::handle::{self, Held, Object, Table};
 use crate::raw;
-use crate::status::{
-    Failure, PORTCULLIS_BAD_VALUE, PORTCULLIS_BUSY, PORTCULLIS_POISONED, PORTCULLIS_TOO_SMALL,
-};
+use crate::status::{Failure, PORTCULLIS_BUSY, PORTCULLIS_POISONED, PORTCULLIS_TOO_SMALL};
 use crate::types::{portcullis_flow, portcullis_judgement, portcullis_packet};
 
 /// Judges packets and flows for one thread: make one for each. All judges of an engine share its
@@ -224,16 +222,14 @@ pub unsafe extern "C" fn portcullis_judge_frames(
 ) -> i32 {
     handle::with::<Bench>(judge, |held| {
         raw::required(count)?;
-        raw::check_size::<portcullis_frame>(frame_size)?;
-        let size = frame_size.checked_mul(capacity).ok_or(PORTCULLIS_BAD_VALUE)?;
         // SAFETY: by this function's contract.
-        let room = unsafe { raw::slice_mut(frames.cast::<u8>(), size) }?;
+        let mut room = unsafe { raw::Rooms::new(frames, frame_size, capacity) }?;
         // SAFETY: by this function's contract.
         let mut bytes = unsafe { raw::slice_mut(bytes, bytes_size) }?;
-        raw::apart(room, bytes)?;
+        raw::apart(room.rest(), bytes)?;
         held.object.seat(|Seat { frames, .. }| {
             let mut written = 0;
-            for room in room.chunks_exact_mut(frame_size) {
+            while room.has_room() {
                 let Some(len) = frames.front().map(|frame| frame.bytes.len()) else { break };
                 if len > bytes.len() {
                     if written == 0 {
@@ -249,9 +245,7 @@ pub unsafe extern "C" fn portcullis_judge_frames(
                     room.write(*byte);
                 }
                 let Frame { kind, packet, .. } = frame;
-                let value = portcullis_frame { data, len, packet, kind };
-                // SAFETY: the room is of that size.
-                unsafe { raw::write_sized(room.as_mut_ptr().cast(), frame_size, value) }?;
+                room.put(portcullis_frame { data, len, packet, kind });
                 written += 1;
             }
             // SAFETY: by this function's contract.

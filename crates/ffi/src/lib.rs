@@ -14,8 +14,10 @@ pub mod set;
 
 pub mod judge;
 
+pub mod capture;
 pub mod event;
 pub mod explain;
+pub mod observe;
 pub mod totals;
 
 pub mod firewall;

@@ -246,3 +246,43 @@ pub(crate) unsafe fn copy_text(
     }
     Ok(())
 }
+
+/// Room for growable structs in the caller's memory, each of the size that the caller knows.
+pub(crate) struct Rooms<'a, T> {
+    rest: &'a mut [core::mem::MaybeUninit<u8>],
+    size: usize,
+    of: core::marker::PhantomData<T>,
+}
+
+impl<T: Growable> Rooms<'_, T> {
+    /// Room for `capacity` structs of `size` bytes.
+    ///
+    /// # Safety
+    /// `start` is NULL or points to so much room that nobody else uses while this lives.
+    pub(crate) unsafe fn new(start: *mut T, size: usize, capacity: usize) -> Result<Self, Failure> {
+        check_size::<T>(size)?;
+        let bytes = size.checked_mul(capacity).ok_or(PORTCULLIS_BAD_VALUE)?;
+        // SAFETY: by this function's contract.
+        let rest = unsafe { slice_mut(start.cast::<u8>(), bytes) }?;
+        Ok(Self { rest, size, of: core::marker::PhantomData })
+    }
+
+    /// Whether there is room for one more.
+    pub(crate) fn has_room(&self) -> bool {
+        !self.rest.is_empty()
+    }
+
+    /// All that is left.
+    pub(crate) fn rest(&self) -> &[core::mem::MaybeUninit<u8>] {
+        self.rest
+    }
+
+    /// Writes the next one; what there is no room for is left out.
+    pub(crate) fn put(&mut self, value: T) {
+        let rest = core::mem::take(&mut self.rest);
+        let Some((here, rest)) = rest.split_at_mut_checked(self.size) else { return };
+        self.rest = rest;
+        // SAFETY: the room is of that size, which was checked, so that nothing can go wrong.
+        let _ = unsafe { write_sized(here.as_mut_ptr().cast(), self.size, value) };
+    }
+}

@@ -31,6 +31,9 @@ pub const PORTCULLIS_PREFIX: i32 = 102;
 pub const PORTCULLIS_NO_SUCH_SET: i32 = 103;
 /// The address table is full.
 pub const PORTCULLIS_TABLE_FULL: i32 = 104;
+/// The compiled policies are not what the documents say, and were not put in force: a mistake of this
+/// library, please report it. The handle is as good as before.
+pub const PORTCULLIS_PROOF: i32 = 105;
 
 /// The system refused memory, a thread or a descriptor.
 pub const PORTCULLIS_SYSTEM: i32 = 200;
@@ -38,6 +41,8 @@ pub const PORTCULLIS_SYSTEM: i32 = 200;
 pub const PORTCULLIS_INTERFACE: i32 = 201;
 /// This library was built without AF_XDP.
 pub const PORTCULLIS_NO_XDP: i32 = 202;
+/// No wire of the firewall has this name.
+pub const PORTCULLIS_NO_SUCH_WIRE: i32 = 203;
 
 /// A mistake inside the library. The handle is poisoned: everything on it fails from now on.
 pub const PORTCULLIS_INTERNAL: i32 = 300;
@@ -69,10 +74,18 @@ impl From<portcullis_core::Error> for Failure {
             Error::Policy(_) => PORTCULLIS_POLICY,
             Error::Prefix(_) => PORTCULLIS_PREFIX,
             Error::Table(_) => PORTCULLIS_TABLE_FULL,
+            Error::Proof(_) => PORTCULLIS_PROOF,
             Error::NoSuchSet { .. } => PORTCULLIS_NO_SUCH_SET,
             Error::System(..) => PORTCULLIS_SYSTEM,
             #[cfg(feature = "xdp")]
-            Error::Port(_) | Error::Queues { .. } => PORTCULLIS_INTERFACE,
+            Error::Port(_)
+            | Error::Queues { .. }
+            | Error::WireExists { .. }
+            | Error::InterfaceInUse { .. } => PORTCULLIS_INTERFACE,
+            #[cfg(feature = "xdp")]
+            Error::NoSuchWire { .. } => PORTCULLIS_NO_SUCH_WIRE,
+            #[cfg(feature = "xdp")]
+            Error::Cpu { .. } => PORTCULLIS_BAD_VALUE,
             _ => PORTCULLIS_INTERNAL,
         };
         Self::new(status, error)
@@ -105,8 +118,10 @@ pub extern "C" fn portcullis_status_text(status: i32) -> *const core::ffi::c_cha
         PORTCULLIS_PREFIX => c"an address or prefix that the table does not take",
         PORTCULLIS_NO_SUCH_SET => c"no policy declares a set of this name",
         PORTCULLIS_TABLE_FULL => c"the address table is full",
+        PORTCULLIS_PROOF => c"the compiled policies failed their proof",
         PORTCULLIS_SYSTEM => c"the system refused memory, a thread or a descriptor",
         PORTCULLIS_INTERFACE => c"an interface cannot be used",
+        PORTCULLIS_NO_SUCH_WIRE => c"no wire has this name",
         PORTCULLIS_NO_XDP => c"the library was built without AF_XDP",
         PORTCULLIS_INTERNAL => c"a mistake inside the library",
         _ => c"unknown status",

@@ -8,7 +8,6 @@ use portcullis_core::dataplane::reason::Reason;
 use crate::engine::{Managed, portcullis_engine};
 use crate::handle;
 use crate::raw::{self, Growable};
-use crate::status::PORTCULLIS_BAD_VALUE;
 use crate::types::PORTCULLIS_NO_RULE;
 
 /// Numbers since the start, over all workers and judges. Set `struct_size` first.
@@ -162,13 +161,11 @@ pub unsafe extern "C" fn portcullis_engine_rule_totals(
 ) -> i32 {
     handle::with::<Managed>(engine, |held| {
         raw::required(count)?;
-        raw::check_size::<portcullis_rule_totals>(rule_size)?;
-        let bytes = rule_size.checked_mul(capacity).ok_or(PORTCULLIS_BAD_VALUE)?;
         // SAFETY: by this function's contract.
-        let room = unsafe { raw::slice_mut(rules.cast::<u8>(), bytes) }?;
+        let mut room = unsafe { raw::Rooms::new(rules, rule_size, capacity) }?;
         let totals = held.object.rule_totals();
-        for (room, totals) in room.chunks_exact_mut(rule_size).zip(&totals) {
-            let value = portcullis_rule_totals {
+        for totals in &totals {
+            room.put(portcullis_rule_totals {
                 rule: match totals.counted {
                     Counted::Rule(number) => number.get(),
                     Counted::Others => PORTCULLIS_OTHER_RULES,
@@ -179,9 +176,7 @@ pub unsafe extern "C" fn portcullis_engine_rule_totals(
                 passed_bytes: totals.sums.passed_bytes,
                 refused: totals.sums.refused,
                 refused_bytes: totals.sums.refused_bytes,
-            };
-            // SAFETY: the room is of that size.
-            unsafe { raw::write_sized(room.as_mut_ptr().cast(), rule_size, value) }?;
+            });
         }
         // SAFETY: by this function's contract.
         unsafe { raw::write(count, totals.len()) };

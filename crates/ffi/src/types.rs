@@ -176,3 +176,12 @@ pub(crate) fn flag(value: u8) -> Result<bool, Failure> {
         _ => Err(PORTCULLIS_BAD_VALUE.into()),
     }
 }
+
+/// Text in an array, cut so that a NUL ends it.
+pub(crate) fn fixed<const N: usize>(text: &str) -> [c_char; N] {
+    let mut array = [0; N];
+    for (room, byte) in array[..N - 1].iter_mut().zip(text.bytes()) {
+        *room = byte as c_char;
+    }
+    array
+}

@@ -6,7 +6,9 @@
  */
 #include "support.h"
 #include <arpa/inet.h>
+#include <net/if.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -65,12 +67,77 @@ static void tell(struct portcullis_engine *engine) {
                    events[n].policy ? events[n].policy : "-");
 }
 
+/* Takes an interface down or up. */
+static void set_link(const char *name, int up) {
+    struct ifreq request;
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    memset(&request, 0, sizeof request);
+    strncpy(request.ifr_name, name, sizeof request.ifr_name - 1);
+    CHECK(fd >= 0 && ioctl(fd, SIOCGIFFLAGS, &request) == 0);
+    request.ifr_flags = (short)(up ? request.ifr_flags | IFF_UP : request.ifr_flags & ~IFF_UP);
+    CHECK(ioctl(fd, SIOCSIFFLAGS, &request) == 0);
+    close(fd);
+}
+
+/* What happens to an interface is told once, however often it is asked. */
+static void watch_ports(struct portcullis_firewall *firewall, const char *b) {
+    struct portcullis_port_change changes[4];
+    size_t count = 99;
+    int waited;
+    OK(portcullis_firewall_port_changes(firewall, changes, sizeof changes[0], 4, &count));
+    CHECK(count == 0);
+    set_link(b, 0);
+    OK(portcullis_firewall_port_changes(firewall, changes, sizeof changes[0], 0, &count));
+    CHECK(count == 0); /* no room: it waits */
+    OK(portcullis_firewall_port_changes(firewall, changes, sizeof changes[0], 4, &count));
+    CHECK(count == 1 && strcmp(changes[0].name, b) == 0 && changes[0].port == 1);
+    CHECK(changes[0].state == PORTCULLIS_PORT_DOWN);
+    OK(portcullis_firewall_port_changes(firewall, changes, sizeof changes[0], 4, &count));
+    CHECK(count == 0);
+    set_link(b, 1);
+    for (waited = 0; count == 0 && waited < 100; waited++) {
+        usleep(50000); /* the carrier comes by and by */
+        OK(portcullis_firewall_port_changes(firewall, changes, sizeof changes[0], 1, &count));
+    }
+    CHECK(count == 1 && changes[0].state == PORTCULLIS_PORT_UP);
+    STATUS(PORTCULLIS_BAD_SIZE, portcullis_firewall_port_changes(firewall, changes, 3, 4, &count));
+}
+
+/* The denied connection was captured, as far as was asked. */
+static void read_capture(struct portcullis_engine *engine, struct portcullis_capture *capture,
+                         const char *a) {
+    struct portcullis_captured packets[16];
+    static uint8_t bytes[16 * 60];
+    size_t count = 0, waiting = 0, n;
+    uint64_t lost = 9, over = 9;
+    char text[256];
+    OK(portcullis_capture_packets(capture, packets, sizeof packets[0], 16, bytes, sizeof bytes, &count,
+                                  &waiting));
+    CHECK(count > 0 && waiting < 1000);
+    for (n = 0; n < count; n++) {
+        CHECK(packets[n].judgement.verdict == PORTCULLIS_DENY && packets[n].time > 0);
+        CHECK(packets[n].len <= 60 && packets[n].len <= packets[n].wire_len);
+        CHECK(packets[n].data >= bytes && packets[n].data + packets[n].len <= bytes + sizeof bytes);
+    }
+    CHECK(strcmp(packets[0].interface_name, a) == 0 && packets[0].data[12] == 8);
+    OK(portcullis_engine_rule(engine, packets[0].judgement.rule, text, sizeof text, NULL));
+    CHECK(strstr(text, "NetworkPolicy/shop/shut") != NULL);
+    OK(portcullis_capture_lost(capture, &lost, &over));
+    CHECK(lost == 0);
+    OK(portcullis_capture_free(capture));
+}
+
 static int run(const char *a, const char *b) {
     struct portcullis_firewall_config wire;
     struct portcullis_engine *engine = NULL;
     struct portcullis_firewall *firewall = NULL;
     struct portcullis_totals totals;
     struct portcullis_socket sockets[64];
+    struct portcullis_program programs[2];
+    struct portcullis_capture *capture = NULL;
+    struct portcullis_capture_filter filter;
+    struct portcullis_address db = v4(10, 98, 7, 2);
+    uint64_t rounds = 0;
     struct portcullis_port port;
     char line[16], text[4096];
     size_t count = 0;
@@ -83,6 +150,27 @@ static int run(const char *a, const char *b) {
     wire.struct_size = sizeof wire;
     wire.a = a;
     wire.b = b;
+    wire.rx_ring = 100; /* no power of two */
+    STATUS(PORTCULLIS_INTERFACE, portcullis_firewall_start(engine, &wire, &firewall));
+    OK(portcullis_engine_error(engine, text, sizeof text, NULL));
+    CHECK(strstr(text, "rx 100") != NULL);
+    wire.rx_ring = 256;
+    wire.frames_per_queue = 1024;
+    wire.tick_ms = 101;
+    STATUS(PORTCULLIS_BAD_VALUE, portcullis_firewall_start(engine, &wire, &firewall));
+    wire.tick_ms = 50;
+    wire.stale_after_ms = 2000;
+    wire.busy_poll_budget = 1 << 20;
+    STATUS(PORTCULLIS_BAD_VALUE, portcullis_firewall_start(engine, &wire, &firewall));
+    wire.busy_poll_budget = 0;
+    memset(&filter, 0, sizeof filter);
+    filter.struct_size = sizeof filter;
+    filter.verdicts = 1 << PORTCULLIS_DENY;
+    filter.addresses = &db;
+    filter.address_count = 1;
+    filter.snap = 60;
+    OK(portcullis_capture_new(engine, &filter, &capture));
+    OK(portcullis_capture_allow(capture, 1000));
     if (portcullis_firewall_start(engine, &wire, &firewall) != PORTCULLIS_OK) {
         OK(portcullis_engine_error(engine, text, sizeof text, NULL));
         fprintf(stderr, "%s\n", text);
@@ -120,6 +208,13 @@ static int run(const char *a, const char *b) {
     totals.struct_size = sizeof totals;
     OK(portcullis_engine_totals(engine, &totals));
     CHECK(totals.forwarded > 0 && totals.dropped > 0 && totals.opened > 0);
+    read_capture(engine, capture, a);
+    OK(portcullis_firewall_programs(firewall, programs, sizeof programs[0], 2, &count));
+    CHECK(count == 2 && programs[0].port == 0 && programs[1].port == 1);
+    CHECK(programs[0].to_socket > 0 && programs[1].to_socket > 0);
+    OK(portcullis_engine_rounds(engine, NULL, NULL, 0, &count, &rounds));
+    CHECK(rounds > 0);
+    watch_ports(firewall, b);
     OK(portcullis_firewall_stop(firewall));
     STATUS(PORTCULLIS_BAD_HANDLE, portcullis_firewall_stop(firewall));
     OK(portcullis_engine_free(engine));

@@ -1,0 +1,210 @@
+//! A firewall as a handle holds it, where there is AF_XDP.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, SigmaskHow};
+use portcullis_core::dataplane::port::xdp::{
+    BusyPoll, FailureMode, HugePages, LinkState, Mode, ModePolicy, ProgramVerdict,
+};
+use portcullis_core::{Config, Engine, Firewall, PortChange};
+
+use super::port::{
+    PORTCULLIS_PORT_DOWN, PORTCULLIS_PORT_GONE, PORTCULLIS_PORT_UP, portcullis_port,
+    portcullis_port_change, portcullis_program, portcullis_socket,
+};
+use super::*;
+use crate::handle::lock;
+use crate::status::{Failure, PORTCULLIS_BAD_VALUE, PORTCULLIS_SYSTEM};
+use crate::types::{fixed, flag};
+
+/// A firewall, and what its caller had no room for yet.
+pub(super) struct Running {
+    firewall: Firewall,
+    /// Changes of interfaces, the last of each, in the order in which they were noticed.
+    changes: Mutex<Vec<PortChange>>,
+}
+
+impl Running {
+    pub(super) fn start(
+        engine: &Engine,
+        config: &portcullis_firewall_config,
+        [a, b]: [&str; 2],
+        pins: Option<&str>,
+    ) -> Result<Self, Failure> {
+        let config = config.read([a, b], pins)?;
+        let _blocked = Blocked::new();
+        let firewall = Firewall::attach(engine.clone(), config)?;
+        Ok(Self { firewall, changes: Mutex::default() })
+    }
+
+    pub(super) fn lesser_mode(&self) -> String {
+        self.firewall.lesser_mode().map(Into::into).unwrap_or_default()
+    }
+
+    pub(super) fn port(&self, index: usize) -> Option<portcullis_port> {
+        let ports = self.firewall.ports();
+        let port = ports.get(index)?;
+        Some(portcullis_port {
+            struct_size: 0,
+            name: fixed(&port.name),
+            mode: fixed(&port.mode.to_string()),
+            queues: port.queues as u32,
+            mtu: port.mtu,
+        })
+    }
+
+    /// The interface of a name, as [`Running::port`] counts; one that is gone meanwhile has none.
+    fn index(&self, name: &str) -> u32 {
+        let at = self.firewall.ports().iter().position(|port| port.name == name);
+        at.map_or(u32::MAX, |at| at as u32)
+    }
+
+    pub(super) fn sockets(&self) -> Result<Vec<portcullis_socket>, Failure> {
+        let found = self.firewall.socket_statistics().map_err(cannot("ask a socket"))?;
+        let mut sockets = Vec::with_capacity(found.len());
+        for (name, queue, numbers) in &found {
+            sockets.push(portcullis_socket {
+                port: self.index(name),
+                queue: *queue,
+                rx_dropped: numbers.rx_dropped,
+                rx_ring_full: numbers.rx_ring_full,
+                rx_fill_ring_empty: numbers.rx_fill_ring_empty_descs,
+                tx_ring_empty: numbers.tx_ring_empty_descs,
+                invalid_descriptors: numbers.rx_invalid_descs + numbers.tx_invalid_descs,
+            });
+        }
+        sockets.sort_by_key(|socket| (socket.port, socket.queue));
+        Ok(sockets)
+    }
+
+    pub(super) fn programs(&self) -> Result<Vec<portcullis_program>, Failure> {
+        let found = self.firewall.program_counters()?;
+        let mut programs = Vec::with_capacity(found.len());
+        for (name, counters) in &found {
+            let of = |verdict| counters.total(verdict).packets;
+            programs.push(portcullis_program {
+                port: self.index(name),
+                reserved: 0,
+                to_socket: of(ProgramVerdict::ToSocket),
+                miss_dropped: of(ProgramVerdict::MissDropped),
+                miss_passed: of(ProgramVerdict::MissPassed),
+                stale_dropped: of(ProgramVerdict::StaleDropped),
+                stale_passed: of(ProgramVerdict::StalePassed),
+                early_dropped: of(ProgramVerdict::EarlyDropped),
+            });
+        }
+        programs.sort_by_key(|program| program.port);
+        Ok(programs)
+    }
+
+    /// Hands over changes until `take` wants no more; the rest waits for the next call.
+    pub(super) fn port_changes(
+        &self,
+        most: usize,
+        mut take: impl FnMut(portcullis_port_change),
+    ) -> Result<(), Failure> {
+        let mut waiting = lock(&self.changes);
+        for change in self.firewall.port_changes().map_err(cannot("ask for an interface"))? {
+            // What nobody asked for in time is no news any more.
+            waiting.retain(|older| older.name != change.name);
+            waiting.push(change);
+        }
+        let now = most.min(waiting.len());
+        for change in waiting.drain(..now) {
+            let state = match change.state {
+                LinkState::Up => PORTCULLIS_PORT_UP,
+                LinkState::Down => PORTCULLIS_PORT_DOWN,
+                LinkState::Gone => PORTCULLIS_PORT_GONE,
+            };
+            let name = fixed(&change.name);
+            take(portcullis_port_change { name, port: self.index(&change.name), state });
+        }
+        Ok(())
+    }
+}
+
+fn cannot(what: &'static str) -> impl FnOnce(std::io::Error) -> Failure {
+    move |error| Failure::new(PORTCULLIS_SYSTEM, format_args!("error: cannot {what}: {error}"))
+}
+
+impl portcullis_firewall_config {
+    fn read(&self, [a, b]: [&str; 2], pins: Option<&str>) -> Result<Config, Failure> {
+        let mode = match self.mode {
+            PORTCULLIS_MODE_PREFER_ZEROCOPY => ModePolicy::Prefer(Mode::ZeroCopy),
+            PORTCULLIS_MODE_REQUIRE_ZEROCOPY => ModePolicy::Require(Mode::ZeroCopy),
+            PORTCULLIS_MODE_PREFER_COPY => ModePolicy::Prefer(Mode::Copy),
+            PORTCULLIS_MODE_REQUIRE_COPY => ModePolicy::Require(Mode::Copy),
+            PORTCULLIS_MODE_GENERIC => ModePolicy::Require(Mode::Generic),
+            _ => return Err(PORTCULLIS_BAD_VALUE.into()),
+        };
+        let failure = match self.fail {
+            PORTCULLIS_FAIL_CLOSED => FailureMode::Closed,
+            PORTCULLIS_FAIL_OPEN => FailureMode::Open,
+            _ => return Err(PORTCULLIS_BAD_VALUE.into()),
+        };
+        let huge_pages = match self.huge_pages {
+            0 => HugePages::Never,
+            PORTCULLIS_HUGE_PAGES_PREFER => HugePages::Prefer,
+            PORTCULLIS_HUGE_PAGES_REQUIRE => HugePages::Require,
+            _ => return Err(PORTCULLIS_BAD_VALUE.into()),
+        };
+        let promiscuous = !flag(self.not_promiscuous)?;
+        let budget = match self.busy_poll_budget {
+            0 => 64,
+            budget => u16::try_from(budget).map_err(|_| PORTCULLIS_BAD_VALUE)?,
+        };
+        let set = |value: u32| (value > 0).then_some(value);
+        let millis = |value: u32| set(value).map(|value| Duration::from_millis(value.into()));
+        if self.tick_ms > 100 {
+            let text = "error: tick_ms: at most 100, or ports take their worker for stalled";
+            return Err(Failure::new(PORTCULLIS_BAD_VALUE, text));
+        }
+        let workers = (self.workers as usize).max(1);
+        let config = Config::wire(a, b).workers(workers).mode(mode).failure(failure);
+        let config = config.ports(|ports| {
+            ports.huge_pages = huge_pages;
+            ports.promiscuous = promiscuous;
+            ports.pins = pins.map(Into::into);
+            let rings = &mut ports.rings;
+            rings.rx = set(self.rx_ring).unwrap_or(rings.rx);
+            rings.tx = set(self.tx_ring).unwrap_or(rings.tx);
+            rings.fill = set(self.fill_ring).unwrap_or(rings.fill);
+            rings.completion = set(self.completion_ring).unwrap_or(rings.completion);
+            ports.chunk_size = set(self.chunk_size);
+            ports.frames_per_queue = set(self.frames_per_queue);
+            ports.busy_poll =
+                set(self.busy_poll_us).map(|microseconds| BusyPoll { microseconds, budget });
+            ports.stale_after = millis(self.stale_after_ms).unwrap_or(ports.stale_after);
+        });
+        Ok(config.worker(|worker| {
+            worker.idle_rounds = set(self.idle_rounds).unwrap_or(worker.idle_rounds);
+            worker.tick = millis(self.tick_ms).unwrap_or(worker.tick);
+            worker.sweep = millis(self.sweep_ms).unwrap_or(worker.sweep);
+        }))
+    }
+}
+
+/// Signals are blocked in this thread, and in those that it starts, while this lives; but for those
+/// that tell a thread of its own mistake.
+struct Blocked(Option<SigSet>);
+
+impl Blocked {
+    fn new() -> Self {
+        use nix::sys::signal::Signal::*;
+        let mut signals = SigSet::all();
+        for mistake in [SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS] {
+            signals.remove(mistake);
+        }
+        Self(signals.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok())
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        if let Some(before) = self.0 {
+            // It was a mask before; there is nobody to tell if it is none now.
+            let _ = before.thread_set_mask();
+        }
+    }
+}
