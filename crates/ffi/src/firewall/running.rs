@@ -39,7 +39,7 @@ impl Running {
     }
 
     pub(super) fn lesser_mode(&self) -> String {
-        self.firewall.lesser_mode().map(Into::into).unwrap_or_default()
+        self.firewall.lesser_mode().unwrap_or_default()
     }
 
     pub(super) fn port(&self, index: usize) -> Option<portcullis_port> {
