@@ -4,6 +4,7 @@
 //! kernel: pure Rust, no C, no build script, no I/O.
 
 mod bulk;
+mod content;
 pub mod endpoint;
 pub mod feed;
 pub mod generation;
@@ -15,6 +16,7 @@ pub mod prefix;
 pub mod reference;
 pub mod region;
 pub mod registry;
+pub mod replacement;
 pub mod selector;
 mod set;
 mod sync;
@@ -27,5 +29,6 @@ pub use id::IdentityId;
 pub use labels::Labels;
 pub use prefix::{Prefix, PrefixError};
 pub use registry::Registry;
+pub use replacement::Replacement;
 pub use selector::Selector;
 pub use table::{Guard, Reader, TableError, Writer};

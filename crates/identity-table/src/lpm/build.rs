@@ -138,20 +138,6 @@ impl Trie {
         }
     }
 
-    /// All prefixes, sorted, with the codes of this structure.
-    pub(crate) fn items(&self) -> Vec<Item> {
-        let mut out = Vec::with_capacity(self.len);
-        let mut own = self.root.iter().peekable();
-        for slot in 0..ROOT {
-            let base = (slot as u128) << 112;
-            while let Some((_, len, code)) = own.next_if(|(start, ..)| *start == slot) {
-                out.push(Item { key: base, len, code });
-            }
-            self.gather(Entry::of(self.words.load(slot)), 16, base, &mut out);
-        }
-        out
-    }
-
     /// Retires everything below `entry`.
     pub(crate) fn retire_below(&mut self, entry: Entry, depth: u8) {
         match entry {

@@ -9,6 +9,7 @@ pub(crate) mod jump;
 pub(crate) mod own;
 pub(crate) mod reclaim;
 pub(crate) mod remove;
+pub(crate) mod scan;
 pub(crate) mod trie;
 pub(crate) mod walk4;
 pub(crate) mod walk6;
