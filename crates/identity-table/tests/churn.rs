@@ -1,27 +1,35 @@
-//! Readers on all cores while the writer changes the table as fast as it can.
+//! Readers on all cores while the writer changes the table as fast as it can, and while another
+//! thread replaces a named set again and again.
 //!
 //! Every answer must have been right at some moment between the pin and the answer. To tell, the
 //! writer notes for each address what may be seen: before a change the new answer too, and after it
-//! only the new one.
+//! only the new one. While a set is being replaced both its contents may be seen.
 //! `cargo test --release -p portcullis-identity-table --test churn -- --nocapture` shows the rates.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use portcullis_identity_table::reference::ReferenceTable;
-use portcullis_identity_table::{IdentityId, Prefix, Reader, Writer};
+use portcullis_identity_table::{IdentityId, Prefix, Reader, Replacement, Writer};
 
 /// Addresses watched. Each has a nest of prefixes of its own.
 const WATCHED: usize = 512;
-/// Answers an address may have: one bit each.
+/// Answers an address may have from prefixes of its own: one bit each.
 const ANSWERS: u32 = 40;
+/// Contents of the set that can be told apart: a bit each, behind those.
+const CONTENTS: u32 = 20;
+/// Members of the set that no watched address is in.
+const OTHERS: u32 = if cfg!(debug_assertions) { 500 } else { 20_000 };
 
 /// Which answers of one address may be seen now; written by the writer alone.
 struct Watched {
     address: IpAddr,
     /// Numbers of the prefixes around the address, the longest first.
     covering: Vec<usize>,
+    /// The length of the longest member of the set around the address.
+    member: Option<u8>,
     /// A bit for each answer that may be seen.
     allowed: AtomicU64,
     /// Counts changes of `allowed`, two for each change of the table.
@@ -61,6 +69,16 @@ struct Prefixes {
     ids: Vec<Option<IdentityId>>,
     /// The watched addresses inside each.
     inside: Vec<Vec<usize>>,
+    /// Members of the set, in every content.
+    members: Vec<Prefix>,
+    /// The content in force, and the one that may be.
+    contents: [Option<u32>; 2],
+}
+
+/// What is changed under the writer's lock.
+struct World {
+    writer: Writer,
+    prefixes: Prefixes,
 }
 
 impl Prefixes {
@@ -72,8 +90,13 @@ impl Prefixes {
         let mut prefixes: Vec<Prefix> = nests.collect();
         prefixes.sort_by_key(|prefix| (std::cmp::Reverse(prefix.len()), *prefix));
         prefixes.dedup();
+        let mut members: Vec<Prefix> = picks.iter().enumerate().filter_map(member).collect();
+        members.sort_unstable();
+        members.dedup();
+        let around = |address| members.iter().filter(move |member| member.contains(address));
         let watch = |(address, _): &(IpAddr, _)| Watched {
             address: *address,
+            member: around(*address).map(Prefix::len).max(),
             covering: (0..prefixes.len()).filter(|p| prefixes[*p].contains(*address)).collect(),
             allowed: AtomicU64::new(1),
             version: AtomicU64::new(0),
@@ -82,11 +105,36 @@ impl Prefixes {
         let inside =
             |p: usize| (0..WATCHED).filter(|w| watched[*w].covering.contains(&p)).collect();
         let inside = (0..prefixes.len()).map(inside).collect();
-        (Self { ids: vec![None; prefixes.len()], prefixes, inside }, watched)
+        let (ids, contents) = (vec![None; prefixes.len()], [None; 2]);
+        (Self { ids, prefixes, inside, members, contents }, watched)
     }
 
-    fn answer(&self, watched: &Watched) -> IdentityId {
-        watched.covering.iter().find_map(|p| self.ids[*p]).unwrap_or(IdentityId::UNKNOWN)
+    /// A bit for each answer that may be seen.
+    fn answers(&self, watched: &Watched) -> u64 {
+        let own = watched.covering.iter().find(|p| self.ids[**p].is_some());
+        let bit = |content: Option<u32>| match (own, watched.member, content) {
+            (Some(p), Some(member), Some(content)) if self.prefixes[*p].len() < member => {
+                set_id(content)
+            }
+            (Some(p), ..) => self.ids[*p].unwrap_or_default(),
+            (None, Some(_), Some(content)) => set_id(content),
+            (None, ..) => IdentityId::UNKNOWN,
+        };
+        self.contents.iter().fold(0, |bits, content| bits | 1 << bit(*content).get())
+    }
+
+    /// Says which contents may be seen from now on, or, when `widen`, also.
+    fn set_contents(&mut self, contents: [Option<u32>; 2], watched: &[Watched], widen: bool) {
+        self.contents = contents;
+        for watched in watched {
+            let answers = self.answers(watched);
+            if widen {
+                watched.allowed.fetch_or(answers, Ordering::SeqCst);
+            } else {
+                watched.allowed.store(answers, Ordering::SeqCst);
+            }
+            watched.version.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     /// One change, with the notes that readers judge by.
@@ -96,7 +144,7 @@ impl Prefixes {
         let id = IdentityId::new((random >> 30) as u32 % ANSWERS);
         self.ids[p] = (random >> 50 & 3 != 0).then_some(id);
         for touched in &self.inside[p] {
-            let after = 1 << self.answer(&watched[*touched]).get();
+            let after = self.answers(&watched[*touched]);
             watched[*touched].allowed.fetch_or(after, Ordering::SeqCst);
             watched[*touched].version.fetch_add(1, Ordering::SeqCst);
         }
@@ -106,25 +154,68 @@ impl Prefixes {
             writer.remove(&self.prefixes[p]).unwrap();
         }
         for touched in &self.inside[p] {
-            let after = 1 << self.answer(&watched[*touched]).get();
+            let after = self.answers(&watched[*touched]);
             watched[*touched].allowed.store(after, Ordering::SeqCst);
             watched[*touched].version.fetch_add(1, Ordering::SeqCst);
         }
     }
 
-    /// Between two changes, every answer equals the slow twin's.
+    /// Between two changes, every answer equals the slow twin's: for one of the set's contents, if
+    /// it is being replaced.
     fn settle(&self, writer: &Writer, watched: &[Watched]) {
-        let mut twin = ReferenceTable::default();
-        for (prefix, id) in self.prefixes.iter().zip(&self.ids) {
-            if let Some(id) = id {
-                twin.insert(*prefix, *id);
+        let twins = self.contents.map(|content| {
+            let mut twin = ReferenceTable::default();
+            for member in self.members.iter().filter(|_| content.is_some()) {
+                twin.insert(*member, set_id(content.unwrap_or_default()));
             }
-        }
+            for (prefix, id) in self.prefixes.iter().zip(&self.ids) {
+                if let Some(id) = id {
+                    twin.insert(*prefix, *id);
+                }
+            }
+            twin
+        });
         let reader = writer.reader();
-        for watched in watched {
-            assert_eq!(reader.pin().lookup(watched.address), twin.lookup(watched.address));
-        }
+        let guard = reader.pin();
+        let agrees = |twin: &ReferenceTable| {
+            watched.iter().all(|w| guard.lookup(w.address) == twin.lookup(w.address))
+        };
+        assert!(twins.iter().any(agrees), "neither content of the set explains the answers");
     }
+}
+
+/// The member of the set around a watched address, if it has one: the address alone, which its own
+/// prefixes override, or a net that lies between them.
+fn member((i, (address, _)): (usize, &(IpAddr, &[u8]))) -> Option<Prefix> {
+    let host = Prefix::host(*address).len();
+    let len = [host, host - 6, host - 12, host / 8 * 5];
+    (i % 5 < 4).then(|| Prefix::truncated(*address, len[i % 5]).unwrap())
+}
+
+const fn set_id(content: u32) -> IdentityId {
+    IdentityId::new(ANSWERS + content % CONTENTS)
+}
+
+/// Replaces the set until told to stop; returns how often.
+fn replace(world: &Mutex<World>, watched: &[Watched], stop: &AtomicBool) -> u32 {
+    let mut content = 0;
+    while !stop.load(Ordering::Relaxed) {
+        content += 1;
+        let next = Some(content);
+        let mut rows = {
+            let mut world = world.lock().unwrap();
+            let now = world.prefixes.contents[0];
+            world.prefixes.set_contents([now, next], watched, true);
+            world.prefixes.members.clone()
+        };
+        let other = |i: u32| Prefix::host(Ipv4Addr::from(0xc000_0000 | i << 9).into());
+        rows.extend((0..OTHERS).map(other));
+        let rows = rows.into_iter().map(|member| (member, set_id(content)));
+        let replacement = Replacement::new("feed", rows).unwrap();
+        replacement.run(|step| step(&mut world.lock().unwrap().writer)).unwrap();
+        world.lock().unwrap().prefixes.set_contents([next, next], watched, false);
+    }
+    content
 }
 
 /// xorshift64.
@@ -175,45 +266,58 @@ fn read(reader: &Reader, watched: &[Watched], stop: &AtomicBool, mut seed: u64) 
 #[test]
 fn no_reader_ever_sees_what_was_not_true() {
     let seconds = std::env::var("CHURN_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(3);
-    let (mut prefixes, watched) = Prefixes::new();
-    let mut writer = Writer::new();
+    for replacing in [false, true] {
+        churn(Duration::from_secs(seconds), replacing);
+    }
+}
+
+fn churn(time: Duration, replacing: bool) {
+    let (prefixes, watched) = Prefixes::new();
+    let world = Mutex::new(World { writer: Writer::new(), prefixes });
     let stop = AtomicBool::new(false);
     let readers = std::thread::available_parallelism().map_or(2, usize::from);
-    let (changes, lookups, judged, elapsed) = std::thread::scope(|scope| {
+    let (world, watched, stop) = (&world, &watched[..], &stop);
+    let (changes, lookups, judged, elapsed, replaced) = std::thread::scope(|scope| {
         let threads: Vec<_> = (1..=readers)
             .map(|n| {
-                let reader = writer.reader();
-                let (watched, stop) = (&watched, &stop);
+                let reader = world.lock().unwrap().writer.reader();
                 scope.spawn(move || read(&reader, watched, stop, 0x9e37_79b9 * n as u64))
             })
             .collect();
         // A reader that fails must not leave the others and this test running.
-        let guard = StopOnDrop(&stop);
+        let guard = StopOnDrop(stop);
+        let replacer = replacing.then(|| scope.spawn(|| replace(world, watched, stop)));
         let started = Instant::now();
         let (mut changes, mut seed) = (0_u64, 7);
-        while started.elapsed() < Duration::from_secs(seconds)
+        while started.elapsed() < time
             && !threads.iter().any(std::thread::ScopedJoinHandle::is_finished)
         {
-            for _ in 0..1000 {
-                prefixes.change(&mut writer, &watched, &mut seed);
+            for _ in 0..100 {
+                let World { writer, prefixes } = &mut *world.lock().unwrap();
+                prefixes.change(writer, watched, &mut seed);
             }
-            changes += 1000;
+            changes += 100;
             if changes % 100_000 == 0 {
-                prefixes.settle(&writer, &watched);
+                let world = world.lock().unwrap();
+                world.prefixes.settle(&world.writer, watched);
             }
         }
         let elapsed = started.elapsed();
         drop(guard);
-        prefixes.settle(&writer, &watched);
+        let replaced = replacer.map_or(0, |thread| thread.join().unwrap());
+        let world = world.lock().unwrap();
+        world.prefixes.settle(&world.writer, watched);
+        drop(world);
         let sums = threads.into_iter().map(|thread| thread.join().unwrap());
         let (lookups, judged) = sums.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
-        (changes, lookups, judged, elapsed)
+        (changes, lookups, judged, elapsed, replaced)
     });
     let rate = changes as f64 / elapsed.as_secs_f64();
     println!(
-        "{rate:.0} changes/s; {lookups} lookups by {readers} readers, {judged} of them judged"
+        "{rate:.0} changes/s; set replaced {replaced} times; {lookups} lookups by {readers} \
+         readers, {judged} of them judged"
     );
-    assert!(judged > 0 && changes > 0);
+    assert!(judged > 0 && changes > 0 && (replaced > 0) == replacing);
 }
 
 struct StopOnDrop<'a>(&'a AtomicBool);

@@ -3,22 +3,24 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use portcullis::identity_table::{IdentityId, Prefix, Writer, feed};
+use portcullis::identity_table::{IdentityId, Prefix, Replacement, TableError, Writer, feed};
 use serde::Serialize;
 
 use super::time::{Timing, median_of_five};
+use super::visible::{Schedule, Visible, visible};
 use crate::output::{Outcome, Refused};
 
 /// Most prefixes taken out and put back to time updates.
 const UPDATES: usize = 100_000;
 /// Changes whose visibility is timed.
-const CHANGES: u32 = 20_000;
-/// The first identity that such a change gives.
-const FIRST: u32 = u32::MAX - CHANGES - 2;
-/// Tells the watching thread to stop.
-const STOP: u32 = u32::MAX - 1;
+const CHANGES: usize = 20_000;
+/// How often a set is replaced.
+const REPLACEMENTS: u32 = 5;
+/// How often a host comes or goes meanwhile.
+const EVERY: Duration = Duration::from_micros(100);
 
 /// Flags of `portcullis bench lpm`.
 #[derive(clap::Args)]
@@ -35,6 +37,9 @@ pub(crate) struct Args {
     /// Write, for each address, the number of its longest prefix, or -1
     #[arg(long, value_name = "FILE")]
     matches: Option<PathBuf>,
+    /// Also replace a set of this many hosts five times, while a host comes or goes every 100 us
+    #[arg(long, value_name = "MEMBERS", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    replace: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -49,14 +54,18 @@ struct Report {
     updates_per_second: f64,
     /// Microseconds from the call that adds or removes a prefix to another thread's seeing it.
     visible_us: Visible,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replacing: Option<Replacing>,
 }
 
-/// Percentiles.
+/// What replacing a set took, and what became of other changes meanwhile.
 #[derive(Serialize)]
-struct Visible {
-    p50: f64,
-    p99: f64,
-    max: f64,
+struct Replacing {
+    members: u32,
+    /// Wall-clock time of each replacement.
+    seconds: Vec<f64>,
+    /// As `visible_us` above, but from the time at which a change was due.
+    visible_us: Visible,
 }
 
 /// Builds, looks up, updates, reports.
@@ -82,6 +91,13 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         super::write_matches(path, addresses.found().map(|id| id.get().checked_sub(1)))?;
     }
     let bytes = writer.memory_usage();
+    let updates_per_second = updates_per_second(&mut writer, &prefixes)?;
+    let schedule = Schedule { every: None, more: &|n| n < CHANGES };
+    let visible_us = visible(reader, &schedule, |host, id| match id {
+        Some(id) => writer.insert(host, id).map(drop),
+        None => writer.remove(&host).map(drop),
+    })?;
+    let replacing = args.replace.map(|members| replacing(writer, members)).transpose()?;
     let report = Report {
         prefixes: prefixes.len(),
         addresses: addresses.order.len(),
@@ -89,8 +105,9 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         timing,
         build_seconds,
         bytes,
-        updates_per_second: updates_per_second(&mut writer, &prefixes)?,
-        visible_us: visible(&mut writer)?,
+        updates_per_second,
+        visible_us,
+        replacing,
     };
     crate::output::json(&report)?;
     Ok(Outcome::Done)
@@ -129,46 +146,40 @@ fn updates_per_second(
     Ok(if seconds > 0.0 { 2.0 * chosen().count() as f64 / seconds } else { 0.0 })
 }
 
-/// Adds and removes one host, and lets another thread say when it saw that. The time of the change
-/// itself and of the two threads' telling each other are in it.
-fn visible(writer: &mut Writer) -> Result<Visible, Refused> {
-    let host = Prefix::host(IpAddr::from([198, 51, 100, 77]));
-    let seen = AtomicU32::new(u32::MAX);
+/// Replaces a set of scattered hosts again and again, while hosts come and go.
+fn replacing(writer: Writer, members: u32) -> Result<Replacing, Refused> {
     let reader = writer.reader();
-    let micros = std::thread::scope(|scope| {
-        let seen = &seen;
-        scope.spawn(move || {
-            while seen.load(Ordering::Acquire) != STOP {
-                let id = reader.pin().lookup(host.address()).get();
-                let _stopped = seen.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
-                    (now != STOP).then_some(id)
-                });
-            }
+    let (writer, left) = (Mutex::new(writer), AtomicU32::new(REPLACEMENTS));
+    let lock = || writer.lock().unwrap_or_else(PoisonError::into_inner);
+    std::thread::scope(|scope| {
+        let (left, lock) = (&left, &lock);
+        let thread = scope.spawn(move || {
+            let replace = |n| {
+                // An odd factor: every member is another address.
+                let member = |i: u32| Prefix::host(IpAddr::V4(i.wrapping_mul(0x9e37_79b1).into()));
+                let rows = (0..members).map(|i| (member(i), IdentityId::new(n)));
+                let started = Instant::now();
+                Replacement::new("feed", rows)?.run(|step| step(&mut lock()))?;
+                Ok(started.elapsed().as_secs_f64())
+            };
+            let seconds: Result<Vec<f64>, TableError> = (1..=REPLACEMENTS)
+                .map(|n| {
+                    let seconds = replace(n);
+                    left.fetch_sub(1, Ordering::Relaxed);
+                    seconds
+                })
+                .collect();
+            left.store(0, Ordering::Relaxed);
+            seconds
         });
-        let result = (0..CHANGES).map(|n| {
-            let id = FIRST + n;
-            let started = Instant::now();
-            if n % 2 == 0 {
-                writer.remove(&host)?;
-            } else {
-                writer.insert(host, IdentityId::new(id))?;
-            }
-            let before = FIRST..id;
-            // After a removal whatever stood there before all this is seen again.
-            let done = |now: u32| if n % 2 == 0 { !before.contains(&now) } else { now == id };
-            while !done(seen.load(Ordering::Acquire)) {
-                std::hint::spin_loop();
-            }
-            Ok(started.elapsed().as_secs_f64() * 1e6)
+        let schedule = Schedule { every: Some(EVERY), more: &|_| left.load(Ordering::Relaxed) > 0 };
+        let visible_us = visible(reader, &schedule, |host, id| match id {
+            Some(id) => lock().insert(host, id).map(drop),
+            None => lock().remove(&host).map(drop),
         });
-        let result: Result<Vec<f64>, Refused> = result.collect();
-        seen.store(STOP, Ordering::Release);
-        result
-    });
-    let mut micros = micros?;
-    micros.sort_by(f64::total_cmp);
-    let at = |share: f64| micros[((micros.len() - 1) as f64 * share) as usize];
-    Ok(Visible { p50: at(0.5), p99: at(0.99), max: at(1.0) })
+        let seconds = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok(Replacing { members, seconds, visible_us: visible_us? })
+    })
 }
 
 /// Addresses by family, as the batch lookups want them, and where their answers go.

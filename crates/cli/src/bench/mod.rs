@@ -6,6 +6,7 @@ mod lpm;
 mod soak;
 mod time;
 mod update;
+mod visible;
 mod wire;
 
 use std::io::Write;
