@@ -263,3 +263,75 @@ fn broken_captures_are_refused_where_they_break() {
         }
     }
 }
+
+/// Runs `script` in a network namespace of its own with a veth pair `near` and `far`; nothing where
+/// that cannot be made.
+fn in_namespace(folder: &Folder, script: &str) -> Option<String> {
+    let quiet = "for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 1 > $f; done";
+    let setup =
+        "ip link add near type veth peer name far && ip link set near up && ip link set far up";
+    let output = Command::new("unshare")
+        .current_dir(&folder.0)
+        .args(["--net", "sh", "-ec", &format!("{setup}\n{quiet}\n{script}")])
+        .env("PORTCULLIS", env!("CARGO_BIN_EXE_portcullis"))
+        .output()
+        .ok()?;
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let (out, error) = (text(output.stdout), text(output.stderr));
+    if error.contains("Operation not permitted") {
+        eprintln!("skipped: network namespaces cannot be made here");
+        return None;
+    }
+    Some(out + &error)
+}
+
+#[test]
+fn what_may_pass_leaves_by_the_interface_when_it_is_due() {
+    let folder = Folder::new("onto");
+    let replay =
+        "$PORTCULLIS replay --cluster cluster.yaml --policies policies.yaml --pcap in.pcap";
+    write_pcap(&folder.0.join("in.pcap"), &packets());
+    let script =
+        format!("{replay} --onto near --speed 0.1 --json > lines\nip -json -stats link show far");
+    let Some(said) = in_namespace(&folder, &script) else { return };
+    let (_, took) = said.split_once("sent 3 packets (150 bytes) out of near in ").expect(&said);
+    let took: f64 = took.split(' ').next().unwrap().parse().unwrap();
+    assert!(took >= 0.03, "the last is due after 30 ms: {said}");
+    let received = said.lines().find(|line| line.starts_with('[')).expect(&said);
+    let received: Value = serde_json::from_str(received).unwrap();
+    assert_eq!(received[0]["stats64"]["rx"]["packets"], 3, "{received}");
+    assert_eq!(received[0]["stats64"]["rx"]["bytes"], 150, "{received}");
+    let lines = std::fs::read_to_string(folder.0.join("lines")).unwrap();
+    assert_eq!(lines, folder.replay(&["--json"]).1, "verdicts are those of the capture's time");
+
+    let wrong = format!(
+        "{replay} --onto nowhere || echo code $?\nip link set near down
+         {replay} --onto near || echo code $?\n{replay} --speed 2 || echo code $?"
+    );
+    let said = in_namespace(&folder, &wrong).unwrap();
+    assert!(said.contains("--onto nowhere: No such device"), "{said}");
+    assert!(said.contains("near: Network is down"), "{said}");
+    assert_eq!(said.matches("code 2").count(), 3, "{said}");
+}
+
+#[test]
+fn what_cannot_be_sent_is_counted() {
+    let folder = Folder::new("unsent");
+    let path = folder.0.join("in.pcap");
+    let header = PcapHeader { datalink: DataLink::ETHERNET, ..PcapHeader::default() };
+    let mut writer = PcapWriter::with_header(File::create(path).unwrap(), header).unwrap();
+    let mut long = vec![0; 3000];
+    long[12..14].copy_from_slice(&[0x08, 0x06]);
+    let time = Duration::from_secs(1_700_000_000);
+    for (wire_len, data) in [(3000, &long[..]), (90, &long[..60]), (60, &long[..60])] {
+        writer.write_packet(&PcapPacket::new(time, wire_len, data)).unwrap();
+    }
+    drop(writer);
+    let replay =
+        "$PORTCULLIS replay --cluster cluster.yaml --policies policies.yaml --pcap in.pcap";
+    let Some(said) = in_namespace(&folder, &format!("{replay} --onto near --speed max")) else {
+        return;
+    };
+    assert!(said.contains("sent 1 packets (60 bytes)"), "{said}");
+    assert!(said.contains("1 not, cut short in the capture; 1 not, longer than"), "{said}");
+}

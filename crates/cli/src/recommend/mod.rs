@@ -15,16 +15,17 @@ use seen::Seen;
 /// Flags of `portcullis recommend`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Reads what `portcullis run --flow-log` wrote, and writes NetworkPolicies that allow exactly
-the connections in it that were allowed: between workloads told apart by their stable labels, from and
-to the addresses outside that were seen, on the ports that were used. Each rule says how many connections
-it is for and when the last one was.
+    after_help = "Reads what `portcullis run --flow-log` wrote, and writes policies that allow exactly the
+connections in it that were allowed: between workloads told apart by their stable labels, from and to the
+addresses outside that were seen, on the ports that were used. Each rule says how many connections it is
+for and when the last one was.
 
-Pods that no connection was seen of get no policy. What NetworkPolicy cannot say (ICMP, for one) is
-listed at the end as comments.
+Pods that no connection was seen of get no policy. What a policy of the format cannot say (for Kubernetes
+ICMP, for one) is listed at the end as comments.
 
 Examples:
   portcullis recommend --flows flows.jsonl > recommended.yaml
+  portcullis recommend --flows flows.jsonl --format calico
   portcullis recommend --flows flows.jsonl --cluster cluster.yaml | portcullis check --policies -
   portcullis diff --cluster c.yaml --old policies/ --new recommended.yaml
 
@@ -41,6 +42,9 @@ pub(crate) struct Args {
     /// Only from records no older than this many hours before the newest
     #[arg(long, value_name = "HOURS")]
     last: Option<u32>,
+    /// The kind of policies to write
+    #[arg(long, value_enum, default_value_t)]
+    format: write::Format,
 }
 
 /// Reads, groups, writes.
@@ -66,7 +70,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     if seen.is_empty() {
         return Err("error: no allowed connection in the records: nothing to recommend".into());
     }
-    output::text(&write::policies(&seen))?;
+    output::text(&write::policies(&seen, args.format)?)?;
     Ok(Outcome::Done)
 }
 
@@ -135,12 +139,12 @@ mod tests {
         lines
     }
 
-    fn recommended(cluster: &ClusterState, flows: &[Seen3]) -> PolicySet {
+    fn recommended(cluster: &ClusterState, flows: &[Seen3], format: write::Format) -> PolicySet {
         let mut seen = Seen::new(cluster);
         seen.read("records", records(cluster, flows).as_bytes()).unwrap_or_else(|e| {
             panic!("{}", e.message());
         });
-        let text = write::policies(&seen);
+        let text = write::policies(&seen, format).unwrap_or_else(|e| panic!("{}", e.message()));
         let parsed = parse_policies(&[Source::new("recommended.yaml", &*text)]);
         let parsed = parsed.unwrap_or_else(|e| panic!("{e}\n{text}"));
         assert!(parsed.warnings.is_empty(), "{:?}\n{text}", parsed.warnings);
@@ -170,6 +174,39 @@ mod tests {
         if n < 12 { n / 2 } else { n }
     }
 
+    #[test]
+    fn protocols_without_ports_are_for_calico() {
+        let cluster = cluster();
+        let ping = (0, 4, (1, 0));
+        let calico = engine(&cluster, recommended(&cluster, &[ping], write::Format::Calico));
+        assert!(allowed(&calico, &cluster, &ping));
+        assert!(!allowed(&calico, &cluster, &(0, 4, (6, 80))));
+        assert!(!allowed(&calico, &cluster, &(4, 0, (1, 0))));
+        let kubernetes = recommended(&cluster, &[ping], write::Format::Kubernetes);
+        assert!(!allowed(&engine(&cluster, kubernetes), &cluster, &ping), "said in a comment");
+    }
+
+    #[test]
+    fn labels_that_a_selector_cannot_hold_are_refused() {
+        let cluster = ClusterState::default();
+        for label in [json!({"app": "it's \"web\""}), json!({"app": "a\nb"}), json!({"a pp": "x"})]
+        {
+            let end = json!({"address": "10.0.0.1", "namespace": "shop", "labels": label});
+            let record = json!({
+                "time": "1", "event": "open", "verdict": "allow", "protocol": 1,
+                "source": end, "destination": {"address": "192.0.2.1"},
+            });
+            let mut seen = Seen::new(&cluster);
+            assert!(seen.read("records", record.to_string().as_bytes()).is_ok());
+            let refused = write::policies(&seen, write::Format::Calico);
+            assert!(refused.is_err_and(|why| why.message().contains("label")), "{label}");
+        }
+    }
+
+    fn format() -> impl Strategy<Value = write::Format> {
+        prop_oneof![Just(write::Format::Kubernetes), Just(write::Format::Calico)]
+    }
+
     fn flows() -> impl Strategy<Value = Vec<Seen3>> {
         let service = prop_oneof![
             (Just(6u8), 79..83u16),
@@ -185,9 +222,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn what_was_seen_passes_and_nothing_else_that_is_judged(flows in flows()) {
+        fn what_was_seen_passes_and_nothing_else_that_is_judged(flows in flows(), format in format()) {
             let cluster = cluster();
-            let engine = engine(&cluster, recommended(&cluster, &flows));
+            let engine = engine(&cluster, recommended(&cluster, &flows, format));
             for flow in &flows {
                 prop_assert!(allowed(&engine, &cluster, flow), "{flow:?} was seen");
             }
@@ -217,9 +254,9 @@ mod tests {
         }
 
         #[test]
-        fn no_rule_is_idle(flows in flows()) {
+        fn no_rule_is_idle(flows in flows(), format in format()) {
             let cluster = cluster();
-            let policies = recommended(&cluster, &flows);
+            let policies = recommended(&cluster, &flows, format);
             let mut without = Vec::new();
             for (t, tier) in policies.tiers.iter().enumerate() {
                 for (p, policy) in tier.policies.iter().enumerate() {

@@ -2,6 +2,7 @@
 
 mod annotate;
 mod compare;
+mod onto;
 mod report;
 pub(crate) mod source;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use portcullis::dataplane::clock::{Time, Virtual};
 use portcullis::dataplane::packet::{self, Tuple};
 use portcullis::dataplane::pipeline::{Input, Judgement};
+use portcullis::dataplane::verdict::Verdict;
 use portcullis::identity_table::endpoint::ClusterState;
 use portcullis::policy::model::PolicySet;
 use portcullis::{Engine, EngineConfig, Judge};
@@ -22,6 +24,7 @@ use crate::documents;
 use crate::output::{self, Outcome, Refused};
 use annotate::Annotated;
 use compare::Comparison;
+use onto::{Onto, Speed};
 use report::{Line, Summary};
 use source::{Capture, Captured};
 
@@ -38,6 +41,7 @@ Examples:
   portcullis replay --cluster c.yaml --policies p.yaml --pcap t.pcapng --json | jq -r .policy | sort | uniq -c
   portcullis replay --cluster c.yaml --policies p.yaml --pcap t.pcap --out judged.pcapng
   portcullis replay --cluster c.yaml --policies p.yaml --compare next.yaml --pcap tuesday.pcap
+  portcullis replay --cluster c.yaml --policies p.yaml --pcap t.pcap --onto eth1 --speed 10
 
 Exit code: 0, or 2 if a document or the capture is refused (the reason is on stderr). With --compare
 also 1: some packets are decided otherwise.")]
@@ -58,6 +62,13 @@ pub(crate) struct Args {
     /// prints which flows they decide otherwise, and by which rules, instead of the summary
     #[arg(long, value_name = "FILE_OR_FOLDER", conflicts_with = "out")]
     compare: Vec<PathBuf>,
+    /// Also send the packets that may pass out of this interface, when they are due (needs
+    /// CAP_NET_RAW)
+    #[arg(long, value_name = "INTERFACE", conflicts_with = "compare")]
+    onto: Option<String>,
+    /// How many times as fast as they were captured, or max; verdicts stay those of the capture's time
+    #[arg(long, value_name = "TIMES", default_value = "1", requires = "onto")]
+    speed: Speed,
     /// Print a JSON line a packet rather than a summary; with --compare, one object
     #[arg(long)]
     json: bool,
@@ -92,6 +103,10 @@ fn summarise(
     names: &Names,
 ) -> Result<Outcome, Refused> {
     let mut annotated = args.out.as_deref().map(Annotated::create).transpose()?;
+    let mut onto = match &args.onto {
+        Some(interface) => Some(Onto::open(interface, args.speed)?),
+        None => None,
+    };
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut summary = Summary::default();
     let broken = for_each(capture, |n, since, packet| {
@@ -106,8 +121,14 @@ fn summarise(
             serde_json::to_writer(&mut out, &line)?;
             out.write_all(b"\n")?;
         }
-        Ok(())
+        match &mut onto {
+            Some(onto) if judgement.verdict == Verdict::Allow => onto.send(since, packet),
+            _ => Ok(()),
+        }
     })?;
+    if let Some(onto) = &onto {
+        eprintln!("{}", onto.report());
+    }
     if !args.json {
         summary.print(&mut out)?;
     }

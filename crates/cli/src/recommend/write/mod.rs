@@ -1,4 +1,7 @@
-//! NetworkPolicies as YAML, each rule with its evidence.
+//! Policies as YAML, each rule with its evidence: what every format needs, and the choice of one.
+
+mod calico;
+mod kubernetes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -8,6 +11,17 @@ use ipnet::IpNet;
 
 use super::seen::{Evidence, Peer, Seen, Service};
 use super::workload::Workload;
+use crate::output::Refused;
+
+/// The kind of policies to write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    /// NetworkPolicy of networking.k8s.io/v1
+    #[default]
+    Kubernetes,
+    /// NetworkPolicy of projectcalico.org/v3, which can speak of ICMP and other protocols too
+    Calico,
+}
 
 /// What one workload needs.
 #[derive(Default)]
@@ -16,7 +30,7 @@ struct Needs {
     egress: Rules,
 }
 
-/// Protocols and ports that rules speak of together.
+/// Protocols and ports that rules speak of together; port 0 where the protocol has none.
 type Ports = BTreeSet<(u8, u16)>;
 
 /// Ports by peer, then peers by ports: peers that use the same ports share a rule.
@@ -41,8 +55,22 @@ impl Rules {
     }
 }
 
+impl Format {
+    /// Whether a policy of this kind can allow it and nothing else.
+    fn can_say(self, service: &Service) -> bool {
+        match service.protocol {
+            6 | 17 | 132 => service.port != 0,
+            0 => false,
+            _ => self == Self::Calico,
+        }
+    }
+}
+
 /// The policies, as one YAML stream.
-pub(super) fn policies(seen: &Seen) -> String {
+///
+/// # Errors
+/// A label that a policy of this kind cannot name.
+pub(super) fn policies(seen: &Seen, format: Format) -> Result<String, Refused> {
     let mut needs = BTreeMap::<&Workload, Needs>::new();
     let mut unsaid = String::new();
     for (service, evidence) in &seen.services {
@@ -51,7 +79,7 @@ pub(super) fn policies(seen: &Seen) -> String {
                 needs.entry(workload).or_default();
             }
         }
-        if !matches!(service.protocol, 6 | 17 | 132) || service.port == 0 {
+        if !format.can_say(service) {
             let Service { from, to, protocol, .. } = service;
             let (from, to) = (describe(from), describe(to));
             let told = tell(evidence);
@@ -75,89 +103,31 @@ pub(super) fn policies(seen: &Seen) -> String {
             }
             name = format!("{}-{n}", workload.name());
         }
-        policy(&mut out, seen, workload, &name, needs);
+        match format {
+            Format::Kubernetes => kubernetes::policy(&mut out, seen, workload, &name, needs),
+            Format::Calico => calico::policy(&mut out, seen, workload, &name, needs)?,
+        }
+        out.push_str("---\n");
     }
     if !unsaid.is_empty() {
-        out += "# A NetworkPolicy cannot say the following, so that the policies above deny it:\n";
+        out += "# These policies cannot say the following, so that they deny it:\n";
         out += &unsaid;
     }
-    out
+    Ok(out)
 }
 
-fn policy(out: &mut String, seen: &Seen, workload: &Workload, name: &str, needs: &Needs) {
-    let namespace = quoted(&workload.namespace);
-    out.push_str("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n");
-    writeln!(out, "metadata: {{name: {}, namespace: {namespace}}}", quoted(name)).ok();
-    writeln!(out, "spec:\n  podSelector: {}", selector(seen, workload)).ok();
-    out.push_str("  policyTypes: [Ingress, Egress]\n");
-    for (direction, side, rules) in
-        [("ingress", "from", &needs.ingress), ("egress", "to", &needs.egress)]
-    {
-        let rules = rules.by_ports();
-        if rules.is_empty() {
-            writeln!(out, "  {direction}: [] # nothing was seen").ok();
-            continue;
-        }
-        writeln!(out, "  {direction}:").ok();
-        for (ports, (peers, evidence)) in rules {
-            writeln!(out, "    # {}", tell(&evidence)).ok();
-            writeln!(out, "    - {side}:").ok();
-            for peer in peer_list(seen, workload, &peers) {
-                writeln!(out, "        - {peer}").ok();
-            }
-            writeln!(out, "      ports: [{}]", port_list(ports).join(", ")).ok();
-        }
-    }
-    out.push_str("---\n");
+/// The networks of those peers that are outside. Folding loses nothing: two halves become the whole
+/// only if both were seen.
+fn networks(peers: &[&Peer]) -> Vec<IpNet> {
+    let outside = peers.iter().filter_map(|peer| match peer {
+        Peer::Outside(address) => Some(IpNet::from(*address)),
+        Peer::Pods(_) => None,
+    });
+    IpNet::aggregate(&outside.collect())
 }
 
-/// `podSelector` for exactly this workload, among those known.
-fn selector(seen: &Seen, workload: &Workload) -> String {
-    let labels = workload.labels.iter();
-    let labels: Vec<_> = labels.map(|(k, v)| format!("{}: {}", quoted(k), quoted(v))).collect();
-    let absent = seen.workloads.absent(workload);
-    let absent: Vec<_> = absent
-        .into_iter()
-        .map(|key| format!("{{key: {}, operator: DoesNotExist}}", quoted(key)))
-        .collect();
-    let mut parts = Vec::new();
-    if !labels.is_empty() {
-        parts.push(format!("matchLabels: {{{}}}", labels.join(", ")));
-    }
-    if !absent.is_empty() {
-        parts.push(format!("matchExpressions: [{}]", absent.join(", ")));
-    }
-    format!("{{{}}}", parts.join(", "))
-}
-
-fn peer_list(seen: &Seen, own: &Workload, peers: &[&Peer]) -> Vec<String> {
-    let mut list = Vec::new();
-    let mut addresses = Vec::new();
-    for peer in peers {
-        match peer {
-            Peer::Pods(workload) => {
-                let pods = format!("podSelector: {}", selector(seen, workload));
-                list.push(if workload.namespace == own.namespace {
-                    format!("{{{pods}}}")
-                } else {
-                    let name = quoted(&workload.namespace);
-                    let label = format!("matchLabels: {{kubernetes.io/metadata.name: {name}}}");
-                    format!("{{namespaceSelector: {{{label}}}, {pods}}}")
-                });
-            }
-            Peer::Outside(address) => addresses.push(IpNet::from(*address)),
-        }
-    }
-    // Folding loses nothing: two halves become the whole only if both were seen.
-    let folded = IpNet::aggregate(&addresses);
-    list.extend(
-        folded.iter().map(|net| format!("{{ipBlock: {{cidr: {}}}}}", quoted(&net.to_string()))),
-    );
-    list
-}
-
-/// Neighbouring ports of a protocol as ranges.
-fn port_list(ports: &Ports) -> Vec<String> {
+/// Neighbouring ports of a protocol as ranges: protocol, first, last.
+fn port_ranges(ports: &Ports) -> Vec<(u8, u16, u16)> {
     let mut ranges: Vec<(u8, u16, u16)> = Vec::new();
     for &(protocol, port) in ports {
         match ranges.last_mut() {
@@ -165,16 +135,7 @@ fn port_list(ports: &Ports) -> Vec<String> {
             _ => ranges.push((protocol, port, port)),
         }
     }
-    let text = |(protocol, first, last): (u8, u16, u16)| {
-        let protocol = match protocol {
-            6 => "TCP",
-            17 => "UDP",
-            _ => "SCTP",
-        };
-        let end = if last > first { format!(", endPort: {last}") } else { String::new() };
-        format!("{{protocol: {protocol}, port: {first}{end}}}")
-    };
-    ranges.into_iter().map(text).collect()
+    ranges
 }
 
 fn tell(evidence: &Evidence) -> String {
@@ -236,13 +197,8 @@ mod tests {
     #[test]
     fn ports_in_a_row_are_a_range() {
         let ports: Ports = [(6, 80), (6, 81), (6, 82), (6, 443), (17, 83)].into();
-        let expected = [
-            "{protocol: TCP, port: 80, endPort: 82}",
-            "{protocol: TCP, port: 443}",
-            "{protocol: UDP, port: 83}",
-        ];
-        assert_eq!(port_list(&ports), expected);
-        assert_eq!(port_list(&[(6, 65_534), (6, 65_535)].into()).len(), 1);
+        assert_eq!(port_ranges(&ports), [(6, 80, 82), (6, 443, 443), (17, 83, 83)]);
+        assert_eq!(port_ranges(&[(6, 65_534), (6, 65_535)].into()), [(6, 65_534, 65_535)]);
     }
 
     #[test]
