@@ -145,7 +145,10 @@ fn pick<T>(input: &mut Input<'_>, handles: &Handles<T>) -> (*mut T, bool) {
         0 => (null_mut(), false),
         1 => (without_provenance_mut(input.number() as usize), false),
         2 => (without_provenance_mut(1 << 63 | 0x151 | (input.number() as usize) << 32), false),
-        n => handles.get(usize::from(n) % handles.len().max(1)).copied().unwrap_or((null_mut(), false)),
+        n => handles
+            .get(usize::from(n) % handles.len().max(1))
+            .copied()
+            .unwrap_or((null_mut(), false)),
     }
 }
 
@@ -389,7 +392,11 @@ impl Session<'_> {
             kept.push(texts);
             // SAFETY: there is room for one at this place.
             unsafe {
-                bytes.as_mut_ptr().add(at * size).cast::<portcullis_endpoint>().write_unaligned(endpoint);
+                bytes
+                    .as_mut_ptr()
+                    .add(at * size)
+                    .cast::<portcullis_endpoint>()
+                    .write_unaligned(endpoint);
             }
         }
         let endpoints = if count == 0 { null() } else { bytes.as_ptr().cast() };
@@ -398,7 +405,9 @@ impl Session<'_> {
         let status = unsafe {
             match input.byte() % 4 {
                 0 => portcullis_engine_replace_endpoints(engine.0, endpoints, size, count),
-                _ => portcullis_engine_upsert_endpoints(engine.0, endpoints, size, count, &mut done),
+                _ => {
+                    portcullis_engine_upsert_endpoints(engine.0, endpoints, size, count, &mut done)
+                }
             }
         };
         self.checked(engine, status);
@@ -415,8 +424,9 @@ impl Session<'_> {
         let count = usize::from(self.input.byte() % 3);
         let mut removed = 0;
         // SAFETY: so many names.
-        let status =
-            unsafe { portcullis_engine_remove_endpoints(engine.0, names.as_ptr(), count, &mut removed) };
+        let status = unsafe {
+            portcullis_engine_remove_endpoints(engine.0, names.as_ptr(), count, &mut removed)
+        };
         self.checked(engine, status);
     }
 
@@ -460,7 +470,16 @@ impl Session<'_> {
                     frame[14..24].copy_from_slice(&[0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6]);
                     frame[20] = input.byte() & 0x20;
                     frame[21] = input.byte() & 0x03;
-                    frame[26..34].copy_from_slice(&[10, 0, 0, input.byte(), 10, 0, 0, input.byte()]);
+                    frame[26..34].copy_from_slice(&[
+                        10,
+                        0,
+                        0,
+                        input.byte(),
+                        10,
+                        0,
+                        0,
+                        input.byte(),
+                    ]);
                     frame[36..38].copy_from_slice(&5432_u16.to_be_bytes());
                     frame[46..48].copy_from_slice(&[0x50, input.byte()]);
                     frame
@@ -481,11 +500,18 @@ impl Session<'_> {
                 first.data = null();
             }
         }
-        let mut out = vec![portcullis_judgement { verdict: 77, ..Default::default() }; packets.len()];
+        let mut out =
+            vec![portcullis_judgement { verdict: 77, ..Default::default() }; packets.len()];
         let now = input.number();
         // SAFETY: so many packets, each NULL or with its bytes; room for as many judgements.
         let status = unsafe {
-            portcullis_judge_packets(judge.0, now, packets.as_ptr(), packets.len(), out.as_mut_ptr())
+            portcullis_judge_packets(
+                judge.0,
+                now,
+                packets.as_ptr(),
+                packets.len(),
+                out.as_mut_ptr(),
+            )
         };
         let judged = check(judge, &self.judges, status) == 0;
         assert!(out.iter().all(|out| (out.verdict != 77) == judged), "written only on success");
@@ -593,9 +619,8 @@ impl Session<'_> {
         let capacity = if size > 4096 { 1 } else { capacity };
         let start = rules.as_mut_ptr().cast();
         // SAFETY: room for so many rules; a size beyond 4096 is refused.
-        let status = unsafe {
-            portcullis_engine_rule_totals(engine.0, start, size, capacity, &mut count)
-        };
+        let status =
+            unsafe { portcullis_engine_rule_totals(engine.0, start, size, capacity, &mut count) };
         self.checked(engine, status);
     }
 

@@ -1,5 +1,5 @@
 //! Rules and headers made of any bytes: all engines answer as linear search does, and the proof
-//! holds.
+//! holds. Then some of the rules are deleted, and others inserted, and it all has to hold at once.
 
 #![no_main]
 
@@ -7,6 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use portcullis_classifier::{
     ClassMatch, Header, IcmpMatch, Ipv4Prefix, Ipv6Prefix, PortRange, Rule, RuleSet, TcpFlagsMatch,
     VlanMatch, linear, meta, tree,
+    tuple::{Priority, RuleHandle},
 };
 
 /// Bytes, and zeros when they run out.
@@ -128,5 +129,26 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(tree.lookup(header), expected, "{header:?}");
         let place = meta.lookup(header).map(|found| found.rule.as_u64());
         assert_eq!(place, expected.map(|id| id.as_u32().into()), "{header:?}");
+    }
+
+    let mut left: Vec<(Priority, RuleHandle, Rule)> = Vec::new();
+    for (id, rule) in rules.iter() {
+        let handle = RuleHandle::new(u64::from(id.as_u32()));
+        match bytes.byte() % 4 {
+            0 => meta.remove(handle).expect("a rule that is there"),
+            1 => {
+                let (other, before) = (bytes.rule(), Priority::new(u64::from(id.as_u32()) << 32));
+                let inserted = meta.insert(before, other.clone()).expect("few rules");
+                left.extend([(before, inserted, other), (Priority::of(id), handle, rule.clone())]);
+            }
+            _ => left.push((Priority::of(id), handle, rule.clone())),
+        }
+    }
+    left.sort_by_key(|(priority, handle, _)| (*priority, *handle));
+    let mut found = vec![None; headers.len()];
+    meta.lookup_batch(&headers, &mut meta::Scratch::default(), &mut found);
+    for (header, found) in headers.iter().zip(found) {
+        let expected = left.iter().find(|(_, _, rule)| rule.matches(header));
+        assert_eq!(found.map(|found| found.rule), expected.map(|(_, handle, _)| *handle));
     }
 });

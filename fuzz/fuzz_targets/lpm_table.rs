@@ -38,12 +38,17 @@ fuzz_target!(|data: &[u8]| {
         twin.insert(*prefix, *id);
     }
     let guard = reader.pin();
-    let addresses: Vec<IpAddr> = data.chunks_exact(8).map(|change| prefix(change).address()).collect();
+    let addresses: Vec<IpAddr> =
+        data.chunks_exact(8).map(|change| prefix(change).address()).collect();
     for address in &addresses {
         assert_eq!(guard.lookup(*address), twin.lookup(*address), "{address}");
     }
-    let v4 = addresses.iter().filter_map(|a| if let IpAddr::V4(a) = a { Some(u32::from(*a)) } else { None });
-    let v6 = addresses.iter().filter_map(|a| if let IpAddr::V6(a) = a { Some(u128::from(*a)) } else { None });
+    let v4 = addresses
+        .iter()
+        .filter_map(|a| if let IpAddr::V4(a) = a { Some(u32::from(*a)) } else { None });
+    let v6 = addresses
+        .iter()
+        .filter_map(|a| if let IpAddr::V6(a) = a { Some(u128::from(*a)) } else { None });
     let (v4, v6): (Vec<u32>, Vec<u128>) = (v4.collect(), v6.collect());
     let mut out = vec![IdentityId::UNKNOWN; addresses.len()];
     guard.lookup_v4_batch(&v4, &mut out);

@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use portcullis_classifier::tuple::RuleHandle;
 use portcullis_classifier::{
     Ipv4Prefix, PortRange, Rule, RuleSet, classbench, linear, meta, tree, workload,
 };
@@ -40,6 +41,29 @@ fn check(name: &str, rules: &RuleSet, count: usize) {
     }
 }
 
+/// Deletes every third rule, and compares answers at once, while the rebuild still runs.
+fn check_deleted(name: &str, rules: &RuleSet, count: usize) {
+    let meta = meta::Builder::new().build(rules).unwrap();
+    let before = meta.worst_case_touches();
+    let gone = |place: usize| place % 3 == 1;
+    for place in (0..rules.len()).filter(|&place| gone(place)) {
+        meta.remove(RuleHandle::new(place as u64)).unwrap();
+    }
+    let headers = workload::uniform(rules, count, 4);
+    let mut found = vec![None; headers.len()];
+    meta.lookup_batch(&headers, &mut meta::Scratch::default(), &mut found);
+    let bound = meta.worst_case_touches();
+    assert!(bound <= before + 4096, "{name}: {bound} lines");
+    for (header, found) in headers.iter().zip(found) {
+        let mut left = rules.iter().filter(|(id, _)| !gone(id.index()));
+        let expected = left.find(|(_, rule)| rule.matches(header)).map(|(id, _)| id);
+        let found = found.map(|found| found.rule.as_u64());
+        assert_eq!(found, expected.map(|id| id.as_u32().into()), "{name}: {header:?}");
+    }
+    meta.settle().unwrap();
+    assert_eq!(meta.verify(), Ok(meta::Proof::Regions), "{name}");
+}
+
 fn text(path: &Path) -> String {
     let program = match path.extension().and_then(|extension| extension.to_str()) {
         Some("gz") => "zcat",
@@ -68,7 +92,9 @@ fn classbench_sets() {
         let rules = classbench::parse(&name, &text).unwrap();
         let written = classbench::write(&rules).unwrap();
         assert_eq!(classbench::parse("written", &written).unwrap(), rules, "{name} reads back");
-        check(&name, &RuleSet::new(rules).unwrap(), 3_000);
+        let rules = RuleSet::new(rules).unwrap();
+        check(&name, &rules, 3_000);
+        check_deleted(&name, &rules, 1_000);
         tried += 1;
     }
     assert!(tried > 0, "the folder holds ClassBench files");
@@ -101,7 +127,9 @@ fn a_made_set() {
         })
         .collect();
     rules.push(Rule::any(9_999));
-    check("made", &RuleSet::new(rules).unwrap(), 1_500);
+    let rules = RuleSet::new(rules).unwrap();
+    check("made", &rules, 1_500);
+    check_deleted("made", &rules, 1_500);
 }
 
 /// Rules that overlap in one place and differ by ranges alone cannot be told apart by bits: the

@@ -1,15 +1,16 @@
-//! The compiled part: an engine for the rules as they were at the last rebuild, and which of them
-//! have been deleted since.
+//! The compiled part: an engine for the rules as they were at the last rebuild, and how lookups go on
+//! that land on one that has been deleted since.
 
 use super::Config;
+use super::deleted::Deleted;
+use super::second::Second;
 use crate::header::{Header, TupleV4};
 use crate::rule::{Rule, RuleId, RuleSet};
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::tuple::{Match, Priority, RuleHandle};
 use crate::{Error, linear, tree, tuple};
 
 /// Up to this many rules, trying all is as fast as a tree.
-const FEW: usize = 8;
+const FEW: usize = if cfg!(loom) { 2 } else { 8 };
 
 /// Which engine the rules were compiled for, and why.
 ///
@@ -134,7 +135,19 @@ pub(super) struct Base {
     compiled: Compiled,
     pub(super) rules: RuleSet,
     order: Order,
+    behind: Behind,
     pub(super) choice: Choice,
+}
+
+/// Where lookups go on that land on a deleted rule.
+#[derive(Debug)]
+enum Behind {
+    /// In the list, which is what they search anyhow.
+    List,
+    /// In tables of all rules.
+    Second(Box<Second>),
+    /// Nowhere: it would take too long. No rule may be marked.
+    Nowhere,
 }
 
 impl Base {
@@ -142,12 +155,29 @@ impl Base {
     pub(super) fn new(named: Vec<Named>, config: &Config) -> Result<Self, Error> {
         let order = Order::new(&named);
         let rules = RuleSet::new(named.into_iter().map(|named| named.rule).collect())?;
-        let (compiled, choice) = compile(&rules, config)?;
-        Ok(Self { compiled, rules, order, choice })
+        let (compiled, mut choice) = compile(&rules, config)?;
+        let behind = match compiled {
+            Compiled::Linear(_) => Behind::List,
+            _ => match Second::new(&rules, config.deleted_touch_limit) {
+                Ok(second) => Behind::Second(Box::new(second)),
+                Err(touches) => {
+                    choice.why += &format!(
+                        "; deleting one of them waits for a rebuild, because lookups would touch \
+                         {touches} lines more until then"
+                    );
+                    Behind::Nowhere
+                }
+            },
+        };
+        Ok(Self { compiled, rules, order, behind, choice })
     }
 
-    /// The first rule that matches, for each header; none where that one is deleted. The compiled
-    /// form need not hold what the deleted rule hides: the delta table does, see `standin`.
+    /// Whether lookups can go on behind a rule that is marked as deleted.
+    pub(super) fn can_delete(&self) -> bool {
+        !matches!(self.behind, Behind::Nowhere)
+    }
+
+    /// The first rule that matches, for each header.
     pub(super) fn lookup_batch(
         &self,
         deleted: &Deleted,
@@ -159,7 +189,10 @@ impl Base {
             Compiled::Tree(tree) => tree.lookup_batch(headers, scratch, ids),
             _ => headers.iter().zip(&mut *ids).for_each(|(header, id)| *id = self.one(header)),
         }
-        deleted.sift(ids);
+        if deleted.count() > 0 {
+            let found = headers.iter().zip(ids);
+            found.for_each(|(header, id)| *id = self.alive_or_behind(deleted, *id, || *header));
+        }
     }
 
     /// The same for IPv4 5-tuples.
@@ -176,14 +209,20 @@ impl Base {
                 tuples.iter().zip(&mut *ids).for_each(|(tuple, id)| *id = self.one(&tuple.header()))
             }
         }
-        deleted.sift(ids);
+        if deleted.count() > 0 {
+            let found = tuples.iter().zip(ids);
+            found.for_each(|(tuple, id)| {
+                *id = self.alive_or_behind(deleted, *id, || tuple.header())
+            });
+        }
     }
 
-    /// The first rule that matches; none when that one is deleted.
+    /// The first rule that matches.
     pub(super) fn lookup(&self, deleted: &Deleted, header: &Header) -> Option<RuleId> {
-        self.one(header).filter(|id| !deleted.holds(id.index()))
+        self.alive_or_behind(deleted, self.one(header), || *header)
     }
 
+    /// The first compiled rule, deleted or not.
     fn one(&self, header: &Header) -> Option<RuleId> {
         match &self.compiled {
             Compiled::Linear(linear) => linear.lookup(header),
@@ -193,6 +232,35 @@ impl Base {
                 u32::try_from(place).ok().and_then(RuleId::new)
             }
         }
+    }
+
+    /// What was found, or what is behind it when that is deleted.
+    #[inline]
+    fn alive_or_behind(
+        &self,
+        deleted: &Deleted,
+        id: Option<RuleId>,
+        header: impl FnOnce() -> Header,
+    ) -> Option<RuleId> {
+        let found = id?;
+        if deleted.holds(found.index()) { self.behind(deleted, &header()) } else { id }
+    }
+
+    #[cold]
+    fn behind(&self, deleted: &Deleted, header: &Header) -> Option<RuleId> {
+        match &self.behind {
+            Behind::Second(second) => second.lookup(&self.rules, deleted, header),
+            Behind::List => {
+                let mut alive = self.alive(deleted);
+                alive.find(|(_, rule)| rule.matches(header)).map(|(id, _)| id)
+            }
+            Behind::Nowhere => None,
+        }
+    }
+
+    /// Rules that are not deleted.
+    fn alive(&self, deleted: &Deleted) -> impl Iterator<Item = (RuleId, &Rule)> {
+        self.rules.iter().filter(|(id, _)| !deleted.holds(id.index()))
     }
 
     /// The result of a rule.
@@ -214,27 +282,12 @@ impl Base {
         self.rules.iter().map(|(id, _)| (self.order.found(id).1.rule, id.as_u32()))
     }
 
-    /// Rules that are not deleted.
-    pub(super) fn alive<'a>(&'a self, deleted: &'a Deleted) -> impl Iterator<Item = Named> + 'a {
-        let alive = self.rules.iter().filter(|(id, _)| !deleted.holds(id.index()));
-        alive.map(|(id, rule)| self.named(id, rule))
-    }
-
-    /// Rules that the rule at `place` may hide: later ones that a header can match as well.
-    pub(super) fn hidden_by<'a>(
-        &'a self,
-        place: usize,
-        deleted: &'a Deleted,
-    ) -> impl Iterator<Item = Named> + 'a {
-        let hiding = &self.rules.rules()[place];
-        let later = self.rules.iter().skip(place + 1);
-        let hidden = later.filter(|(id, rule)| hiding.can_meet(rule) && !deleted.holds(id.index()));
-        hidden.map(|(id, rule)| self.named(id, rule))
-    }
-
-    fn named(&self, id: RuleId, rule: &Rule) -> Named {
-        let (priority, found) = self.order.found(id);
-        Named { priority, handle: found.rule, rule: rule.clone() }
+    /// Rules that are not deleted, with what they are called.
+    pub(super) fn alive_named(&self, deleted: &Deleted) -> impl Iterator<Item = Named> {
+        self.alive(deleted).map(|(id, rule)| {
+            let (priority, found) = self.order.found(id);
+            Named { priority, handle: found.rule, rule: rule.clone() }
+        })
     }
 
     pub(super) fn memory_usage(&self) -> usize {
@@ -243,7 +296,11 @@ impl Base {
             Compiled::Tree(tree) => tree.memory_usage(),
             Compiled::Tuple(tuple) => tuple.memory_usage(),
         };
-        engine + self.order.memory_usage()
+        let second = match &self.behind {
+            Behind::Second(second) => second.memory_usage(),
+            _ => 0,
+        };
+        engine + self.order.memory_usage() + second
     }
 
     /// Proves what there is to prove.
@@ -264,64 +321,20 @@ impl Base {
         }
     }
 
-    /// Cache lines that a lookup touches at most.
-    pub(super) fn worst_case_touches(&self) -> usize {
-        match &self.compiled {
+    /// Cache lines that a lookup touches at most: as long as no rule is deleted, and besides, with
+    /// the mark of what was found, while one is.
+    pub(super) fn worst_case_touches(&self) -> (usize, usize) {
+        let compiled = match &self.compiled {
             Compiled::Linear(_) => self.rules.len() * (size_of::<Rule>().div_ceil(64) + 1),
             Compiled::Tree(tree) => tree.worst_case_touches(),
             Compiled::Tuple(tuple) => tuple.worst_case_touches(),
-        }
-    }
-}
-
-/// Which rules of a base have been deleted since it was compiled. Bits are set, never cleared.
-#[derive(Debug)]
-pub(super) struct Deleted {
-    bits: Box<[AtomicU64]>,
-    count: AtomicU32,
-}
-
-impl Deleted {
-    /// None of `rules` rules.
-    pub(super) fn none(rules: usize) -> Self {
-        let bits = (0..rules.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        Self { bits, count: AtomicU32::new(0) }
-    }
-
-    /// The same rules, apart from what is deleted from now on.
-    pub(super) fn copy(&self) -> Self {
-        let bits = self.bits.iter().map(|bits| AtomicU64::new(bits.load(Ordering::Acquire)));
-        Self { bits: bits.collect(), count: AtomicU32::new(self.count.load(Ordering::Acquire)) }
-    }
-
-    /// Marks a rule. Lookups that start later do not find it; those that see the mark see everything
-    /// that was written before.
-    pub(super) fn mark(&self, place: usize) {
-        let bit = 1 << (place % 64);
-        if self.bits[place / 64].fetch_or(bit, Ordering::Release) & bit == 0 {
-            self.count.fetch_add(1, Ordering::Release);
-        }
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.count.load(Ordering::Acquire) as usize
-    }
-
-    fn holds(&self, place: usize) -> bool {
-        self.bits[place / 64].load(Ordering::Acquire) >> (place % 64) & 1 == 1
-    }
-
-    /// Takes the deleted out.
-    fn sift(&self, ids: &mut [Option<RuleId>]) {
-        if self.count() > 0 {
-            for id in ids {
-                *id = id.filter(|id| !self.holds(id.index()));
-            }
-        }
-    }
-
-    pub(super) fn memory_usage(&self) -> usize {
-        size_of_val(&*self.bits)
+        };
+        let behind = match &self.behind {
+            Behind::Second(second) => second.touches() + 1,
+            Behind::List => compiled + self.rules.len().div_ceil(512) + 1,
+            Behind::Nowhere => 0,
+        };
+        (compiled, behind)
     }
 }
 

@@ -4,9 +4,10 @@
 
 mod base;
 mod config;
+mod deleted;
 #[cfg(all(test, loom))]
 mod loom_tests;
-mod standin;
+mod second;
 mod writer;
 
 pub use base::{Choice, Engine, Proof};
@@ -20,7 +21,8 @@ use crate::rule::{Rule, RuleId, RuleSet};
 use crate::sync::Published;
 use crate::tree::{self, Mismatch};
 use crate::tuple::{Filling, Generation, Match, Priority, RuleHandle};
-use base::{Base, Deleted, Named};
+use base::{Base, Named};
+use deleted::Deleted;
 use writer::Writer;
 
 /// Headers looked up between two looks at the result.
@@ -85,8 +87,9 @@ fn named(rules: &RuleSet, first: u64) -> Vec<Named> {
 #[derive(Debug)]
 struct State {
     base: Arc<Base>,
-    delta: Arc<Generation>,
-    /// Belongs to this state alone: what hides behind a rule that is marked is in `delta`.
+    delta: Generation,
+    /// Belongs to this state alone: who sees that a rule is deleted must see what was inserted before,
+    /// and that may be in a delta table that only this state has.
     deleted: Deleted,
 }
 
@@ -94,7 +97,12 @@ impl State {
     /// A base of which nothing has been deleted.
     fn new(base: Arc<Base>, delta: Generation) -> Self {
         let deleted = Deleted::none(base.rules.len());
-        Self { base, delta: Arc::new(delta), deleted }
+        Self { base, delta, deleted }
+    }
+
+    /// The same with another delta table.
+    fn with_delta(&self, delta: Generation) -> Self {
+        Self { base: self.base.clone(), delta, deleted: self.deleted.copy() }
     }
 
     /// The best rule that matches.
@@ -104,9 +112,12 @@ impl State {
         best.map(|(_, found)| found)
     }
 
-    /// The same with another delta table.
-    fn with_delta(&self, delta: Generation) -> Self {
-        Self { base: self.base.clone(), delta: Arc::new(delta), deleted: self.deleted.copy() }
+    /// Deletes a rule, unless lookups cannot go on behind it.
+    fn delete(&self, place: usize) -> bool {
+        if self.base.can_delete() {
+            self.deleted.mark(place);
+        }
+        self.base.can_delete()
     }
 }
 
@@ -188,7 +199,6 @@ impl Meta {
             let ids = &mut ids[..headers.len()];
             ids.fill(None);
             state.base.lookup_batch(&state.deleted, headers, &mut scratch.tree, ids);
-            // Asked afterwards: what a rule deleted meanwhile has hidden is in the table by then.
             if state.delta.is_untouched() {
                 state.base.matches(ids, found);
                 continue;
@@ -217,7 +227,6 @@ impl Meta {
         for (tuples, found) in tuples.chunks(CHUNK).zip(found.chunks_mut(CHUNK)) {
             let ids = &mut ids[..tuples.len()];
             state.base.lookup_tuples(&state.deleted, tuples, &mut scratch.tree, ids);
-            // Asked afterwards: what a rule deleted meanwhile has hidden is in the table by then.
             if state.delta.is_untouched() {
                 state.base.matches(ids, found);
                 continue;
@@ -254,9 +263,13 @@ impl Meta {
     }
 
     /// Cache lines (64 bytes) that a lookup touches in the worst case, whatever the header: those of
-    /// the compiled rules, and of the delta table with the shapes of rules that are in it now. The
-    /// table's [`max_shapes`](crate::tuple::Config::max_shapes) and
-    /// [`max_chain`](crate::tuple::Config::max_chain) bound that whatever is inserted or deleted.
+    /// the compiled rules, those of the delta table with the shapes of rules that are in it now, and,
+    /// while a compiled rule is deleted and no rebuild has left it out, those of the search for what
+    /// it hid.
+    ///
+    /// Whatever is inserted or deleted, the table's [`max_shapes`](crate::tuple::Config::max_shapes)
+    /// and [`max_chain`](crate::tuple::Config::max_chain) and
+    /// [`Config::deleted_touch_limit`] bound that.
     ///
     /// ```
     /// use portcullis_classifier::{Rule, RuleSet, meta, tuple};
@@ -271,7 +284,8 @@ impl Meta {
     pub fn worst_case_touches(&self) -> usize {
         let state = self.shared.state.load();
         let delta = state.delta.touches(self.shared.config.tuple.max_chain_limit());
-        state.base.worst_case_touches() + delta
+        let (compiled, behind) = state.base.worst_case_touches();
+        compiled + delta + if state.deleted.count() > 0 { behind } else { 0 }
     }
 
     /// Inserts a rule.
@@ -286,10 +300,10 @@ impl Meta {
 
     /// Deletes a rule; lookups that start after this returns do not find it.
     ///
-    /// A rule that was compiled may hide later ones; those are put into the delta table first, which
-    /// takes a comparison for each rule. When they are more than 1,024, or too many for the table's
-    /// limits, this waits until all rules are compiled anew (up to 0.2 s for 100,000): lookups never
-    /// take longer than [`worst_case_touches`](Self::worst_case_touches) says.
+    /// A rule that was compiled is marked, which takes under a microsecond whatever it hides. Until
+    /// the rebuild that starts then has left it out, lookups that land on it go on in tables of all
+    /// rules, within [`worst_case_touches`](Self::worst_case_touches). Where that would exceed
+    /// [`Config::deleted_touch_limit`], this waits for the rebuild (up to 0.2 s for 100,000 rules).
     ///
     /// # Errors
     /// [`Error::UnknownRule`]; or, if it has to wait, why the rebuild failed. The rule is in force

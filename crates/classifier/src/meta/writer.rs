@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use ahash::{HashMap, HashSet};
 
-use super::base::{Base, Deleted, Named};
-use super::{Shared, State, named, standin};
+use super::base::{Base, Named};
+use super::{Shared, State, named};
 use crate::Error;
 use crate::rule::{Rule, RuleSet};
-use crate::tuple::{Filling, Generation, Priority, RuleHandle};
+use crate::tuple::{Filling, Priority, RuleHandle};
 
 /// A log no longer than this is applied while writers wait.
 const SHORT: usize = 256;
+
+/// Builds that were overtaken by deletions, after which writers wait for one.
+const PATIENCE: u32 = 3;
 
 /// How long the old state is kept for readers that are still in it.
 const RETIRE_TRIES: u32 = 100;
@@ -97,12 +100,8 @@ pub(super) fn insert(
 pub(super) fn remove(shared: &Arc<Shared>, handle: RuleHandle) -> Result<(), Error> {
     let mut writer = lock(shared);
     while let Some(&place) = writer.places.get(&handle) {
-        if hide(shared, &mut writer, place as usize) {
+        if shared.state.load().delete(place as usize) {
             writer.places.remove(&handle);
-            writer.leaving.remove(&handle);
-            // It may have stood in for another.
-            let state = shared.state.load();
-            writer.filling.remove(&state.delta, handle);
             return logged(shared, writer, Change::Delete(handle));
         }
         writer = left_out(shared, writer, handle)?;
@@ -127,26 +126,6 @@ fn logged(
     }
     rebuild_if_due(shared, &mut writer);
     Ok(())
-}
-
-/// Marks a compiled rule as deleted, with what it hides in the delta table; whether that has room.
-pub(super) fn hide(shared: &Shared, writer: &mut Writer, place: usize) -> bool {
-    let state = shared.state.load_full();
-    let (config, filling) = (&shared.config.tuple, &mut writer.filling);
-    let (grown, done) =
-        standin::insert(&state.base, &state.deleted, place, &state.delta, filling, config);
-    let state = match grown {
-        None => state,
-        Some(delta) => {
-            let state = Arc::new(state.with_delta(delta));
-            shared.state.store(state.clone());
-            state
-        }
-    };
-    if done.is_ok() {
-        state.deleted.mark(place);
-    }
-    done.is_ok()
 }
 
 /// Waits for a rebuild, which leaves the rule out if it starts after this.
@@ -228,13 +207,7 @@ fn rebuild_if_due(shared: &Arc<Shared>, writer: &mut Writer) {
 /// Starts a rebuild in the background.
 fn rebuild(shared: &Arc<Shared>, writer: &mut Writer) {
     let state = shared.state.load_full();
-    let waiting: Vec<(RuleHandle, Priority, Arc<Rule>)> = writer
-        .filling
-        .rules()
-        // What stands in for deleted rules is in the base.
-        .filter(|(handle, _)| !writer.places.contains_key(handle))
-        .map(|(handle, inserted)| (handle, inserted.priority, Arc::clone(&inserted.rule)))
-        .collect();
+    let waiting: Vec<Named> = in_delta(&writer.filling).collect();
     writer.log = Some(Vec::new());
     writer.failed = None;
     let era = writer.era;
@@ -243,14 +216,10 @@ fn rebuild(shared: &Arc<Shared>, writer: &mut Writer) {
     let thread = std::thread::Builder::new().name("classifier-rebuild".to_owned());
     let spawned = thread.spawn(move || {
         // What is deleted from here on is in the log too, and deleting twice does no harm.
-        let alive = state.base.alive(&state.deleted);
+        let alive = state.base.alive_named(&state.deleted);
         let mut rules: Vec<Named> =
             alive.filter(|named| !leaving.contains(&named.handle)).collect();
-        rules.extend(waiting.into_iter().map(|(handle, priority, rule)| Named {
-            priority,
-            handle,
-            rule: Rule::clone(&rule),
-        }));
+        rules.extend(waiting);
         drop(state);
         finish(&for_thread, rules, era);
     });
@@ -261,45 +230,61 @@ fn rebuild(shared: &Arc<Shared>, writer: &mut Writer) {
     }
 }
 
+/// The rules of a delta table, in no order.
+fn in_delta(filling: &Filling) -> impl Iterator<Item = Named> {
+    filling.rules().map(|(handle, inserted)| Named {
+        priority: inserted.priority,
+        handle,
+        rule: Rule::clone(&inserted.rule),
+    })
+}
+
 /// The background thread: compiles, catches up with what changed meanwhile, publishes.
-fn finish(shared: &Arc<Shared>, mut rules: Vec<Named>, era: u64) {
-    rules.sort_by_key(|named| (named.priority, named.handle));
-    let compiled = Base::new(rules, &shared.config).and_then(|base| Fresh::new(base, shared));
-    let mut fresh = match compiled {
-        Ok(fresh) => fresh,
-        Err(error) => return give_up(shared, era, error),
-    };
-    loop {
-        let mut writer = lock(shared);
-        if writer.era != era {
-            return;
-        }
-        let log = writer.log.as_mut().map(std::mem::take).unwrap_or_default();
-        if log.len() > SHORT {
-            drop(writer);
-            if let Err(error) = fresh.catch_up(log, shared) {
-                return give_up(shared, era, error);
+fn finish(shared: &Arc<Shared>, rules: Vec<Named>, era: u64) {
+    if let Err(error) = Fresh::new(rules, shared).and_then(|fresh| publish(shared, fresh, era)) {
+        give_up(shared, era, error);
+    }
+}
+
+fn publish(shared: &Arc<Shared>, mut fresh: Fresh, era: u64) -> Result<(), Error> {
+    for patience in (0..=PATIENCE).rev() {
+        let mut writer = loop {
+            let mut writer = lock(shared);
+            if writer.era != era {
+                return Ok(());
             }
-            continue;
-        }
-        if let Err(error) = fresh.catch_up(log, shared) {
+            let log = writer.log.as_mut().map(std::mem::take).unwrap_or_default();
+            if log.len() <= SHORT {
+                fresh.catch_up(log, shared)?;
+                break writer;
+            }
             drop(writer);
-            return give_up(shared, era, error);
+            fresh.catch_up(log, shared)?;
+        };
+        if !fresh.leaving.is_empty() {
+            // Rules that were deleted meanwhile and have been compiled all the same: once more, and
+            // in the end while writers wait.
+            let waiting = (patience == 0).then_some(writer);
+            fresh = fresh.without_leaving(shared)?;
+            match waiting {
+                None => continue,
+                Some(held) => writer = held,
+            }
         }
-        let Fresh { base, delta, filling, places, deleted } = fresh;
+        let Fresh { state, filling, places, .. } = fresh;
         let unused = std::mem::replace(&mut writer.filling, filling);
         let forgotten = std::mem::replace(&mut writer.places, places);
         writer.log = None;
         writer.rebuilds += 1;
-        let state = State { base: Arc::new(base), delta: Arc::new(delta), deleted };
         let old = shared.state.swap(Arc::new(state));
         rebuild_if_due(shared, &mut writer);
         drop(writer);
         shared.settled.notify_all();
         drop((unused, forgotten));
         retire(old);
-        return;
+        return Ok(());
     }
+    Ok(())
 }
 
 /// Drops what nobody reads any more here rather than on a reader's time.
@@ -324,19 +309,30 @@ fn give_up(shared: &Shared, era: u64, error: Error) {
 
 /// A rebuilt state that nobody sees yet.
 struct Fresh {
-    base: Base,
-    delta: Generation,
+    state: State,
     filling: Filling,
     places: HashMap<RuleHandle, u32>,
-    deleted: Deleted,
+    /// Compiled rules that are deleted, and cannot be but by compiling once more.
+    leaving: HashSet<RuleHandle>,
 }
 
 impl Fresh {
-    fn new(base: Base, shared: &Shared) -> Result<Self, Error> {
+    fn new(mut rules: Vec<Named>, shared: &Shared) -> Result<Self, Error> {
+        rules.sort_by_key(|named| (named.priority, named.handle));
+        let base = Base::new(rules, &shared.config)?;
         let (delta, filling) = Filling::empty(&shared.config.tuple);
         let places = base.handles().collect();
-        let deleted = Deleted::none(base.rules.len());
-        Ok(Self { base, delta, filling, places, deleted })
+        let state = State::new(Arc::new(base), delta);
+        Ok(Self { state, filling, places, leaving: HashSet::default() })
+    }
+
+    /// The same rules, compiled without those that leave.
+    fn without_leaving(self, shared: &Shared) -> Result<Self, Error> {
+        let stays = |named: &Named| !self.leaving.contains(&named.handle);
+        let alive = self.state.base.alive_named(&self.state.deleted);
+        let mut rules: Vec<Named> = alive.filter(stays).collect();
+        rules.extend(in_delta(&self.filling));
+        Self::new(rules, shared)
     }
 
     fn catch_up(&mut self, log: Vec<Change>, shared: &Shared) -> Result<(), Error> {
@@ -345,31 +341,18 @@ impl Fresh {
                 Change::Insert(handle, priority, rule) => {
                     self.insert(handle, priority, rule, shared)?
                 }
-                Change::Delete(handle) => self.delete(handle, shared)?,
+                Change::Delete(handle) => self.delete(handle),
             }
         }
         Ok(())
     }
 
-    fn delete(&mut self, handle: RuleHandle, shared: &Shared) -> Result<(), Error> {
-        if let Some(place) = self.places.remove(&handle) {
-            let (config, filling) = (&shared.config.tuple, &mut self.filling);
-            let (grown, done) = standin::insert(
-                &self.base,
-                &self.deleted,
-                place as usize,
-                &self.delta,
-                filling,
-                config,
-            );
-            if let Some(grown) = grown {
-                self.delta = grown;
-            }
-            done?;
-            self.deleted.mark(place as usize);
+    fn delete(&mut self, handle: RuleHandle) {
+        match self.places.remove(&handle) {
+            Some(place) if self.state.delete(place as usize) => {}
+            Some(_) => drop(self.leaving.insert(handle)),
+            None => drop(self.filling.remove(&self.state.delta, handle)),
         }
-        self.filling.remove(&self.delta, handle);
-        Ok(())
     }
 
     fn insert(
@@ -379,10 +362,12 @@ impl Fresh {
         rule: Arc<Rule>,
         shared: &Shared,
     ) -> Result<(), Error> {
-        match self.filling.insert(&self.delta, handle, priority, rule.clone()) {
+        match self.filling.insert(&self.state.delta, handle, priority, rule.clone()) {
             Err(Error::DeltaFull { .. }) => {
-                (self.delta, self.filling) = self.filling.grown(&shared.config.tuple)?;
-                self.filling.insert(&self.delta, handle, priority, rule)
+                let (delta, filling) = self.filling.grown(&shared.config.tuple)?;
+                self.state = self.state.with_delta(delta);
+                self.filling = filling;
+                self.filling.insert(&self.state.delta, handle, priority, rule)
             }
             other => other,
         }

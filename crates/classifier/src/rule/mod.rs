@@ -210,23 +210,6 @@ impl Rule {
         Self { destination_class: class, ..self }
     }
 
-    /// Whether a header can match both rules. Says yes when in doubt: looks at addresses, ports and
-    /// protocols only.
-    pub(crate) fn can_meet(&self, other: &Self) -> bool {
-        let ports = |a: PortRange, b: PortRange| a.first() <= b.last() && b.first() <= a.last();
-        let protocols = match (self.protocol, other.protocol) {
-            (ProtocolMatch::Exact(one), asked) | (asked, ProtocolMatch::Exact(one)) => {
-                asked.matches(one)
-            }
-            _ => true,
-        };
-        protocols
-            && self.source.can_meet(other.source)
-            && self.destination.can_meet(other.destination)
-            && ports(self.source_ports, other.source_ports)
-            && ports(self.destination_ports, other.destination_ports)
-    }
-
     /// Whether this rule matches `header`. This is the definition that every engine is held to.
     #[must_use]
     pub fn matches(&self, header: &Header) -> bool {

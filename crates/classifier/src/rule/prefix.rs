@@ -139,16 +139,6 @@ pub enum AddressMatch {
 }
 
 impl AddressMatch {
-    /// Whether an address can match both.
-    pub(crate) fn can_meet(self, other: Self) -> bool {
-        match (self, other) {
-            (Self::V4(a), Self::V4(b)) => a.first() <= b.last() && b.first() <= a.last(),
-            (Self::V6(a), Self::V6(b)) => a.first() <= b.last() && b.first() <= a.last(),
-            (Self::Any, _) | (_, Self::Any) => true,
-            (Self::V4(_), Self::V6(_)) | (Self::V6(_), Self::V4(_)) => false,
-        }
-    }
-
     /// Whether `address` meets the condition.
     #[must_use]
     pub fn matches(self, address: IpAddr) -> bool {

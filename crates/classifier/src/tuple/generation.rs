@@ -92,17 +92,6 @@ impl Filling {
         self.alive.iter().map(|(handle, inserted)| (*handle, inserted))
     }
 
-    /// Whether the rule is in.
-    pub(crate) fn holds(&self, handle: RuleHandle) -> bool {
-        self.alive.contains_key(&handle)
-    }
-
-    /// Rules that the tables have room for; each takes a slot of either family at most.
-    pub(crate) fn room(&self, generation: &Generation) -> usize {
-        let [v4, v6] = self.used;
-        (generation.v4.capacity() - v4).min(generation.v6.capacity() - v6)
-    }
-
     /// Checks that lookups in `generation` come by each of these rules and by nothing else.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ mod table;
 mod types;
 
 pub(crate) use generation::{Filling, Generation};
+pub(crate) use shape::{Shape, keyed_at_random};
 pub use types::{Match, Priority, RuleHandle};
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -58,10 +59,6 @@ impl Config {
 
     pub(crate) fn max_chain_limit(&self) -> usize {
         self.max_chain
-    }
-
-    pub(crate) fn max_rules_limit(&self) -> usize {
-        self.max_rules
     }
 
     /// Shapes of rules at most: a lookup takes a hash for each.
@@ -277,16 +274,7 @@ impl Tuple {
 impl Filling {
     /// New tables with the rules of these and room for as many again.
     pub(crate) fn grown(&self, config: &Config) -> Result<(Generation, Self), Error> {
-        self.grown_by(0, config)
-    }
-
-    /// The same with room for `more` and as many again.
-    pub(crate) fn grown_by(
-        &self,
-        more: usize,
-        config: &Config,
-    ) -> Result<(Generation, Self), Error> {
-        let capacity = ((self.len() + more) * 3).max(FIRST_CAPACITY).next_power_of_two();
+        let capacity = (self.len() * 3).max(FIRST_CAPACITY).next_power_of_two();
         let (generation, mut filling) = Self::new(capacity, config.max_shapes, config.max_chain);
         let mut rules: Vec<_> = self.rules().collect();
         rules.sort_unstable_by_key(|(handle, _)| *handle);

@@ -6,10 +6,9 @@
 //! its way out. When the slots run out, the writer copies what is alive into a new table and
 //! publishes that one.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 
-use super::shape::Shape;
+use super::shape::{Shape, keyed_at_random};
 use super::{Match, Priority};
 use crate::Error;
 use crate::lanes::{Entry, Key, LaneBox, Residual};
@@ -59,15 +58,12 @@ impl<const B: usize> Table<B> {
     pub(super) fn new(capacity: usize, limits: Limits) -> Self {
         let slot = || Slot { node: OnceLock::new(), next: AtomicU32::new(END) };
         let buckets = (capacity * 2).next_power_of_two();
-        // Attackers choose headers and may choose rules: the hash is keyed at random.
-        // But loom tries the same again and again, and wants it to be the same.
-        let seed = if cfg!(loom) { 7 } else { RandomState::new().hash_one(0u8) };
         Self {
             shapes: (0..limits.shapes.min(capacity)).map(|_| OnceLock::new()).collect(),
             shape_count: AtomicU32::new(0),
             heads: (0..buckets).map(|_| AtomicU32::new(END)).collect(),
             slots: (0..capacity).map(|_| slot()).collect(),
-            hasher: ahash::RandomState::with_seeds(seed, !seed, seed.rotate_left(13), 11),
+            hasher: keyed_at_random(),
         }
     }
 

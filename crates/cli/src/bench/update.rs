@@ -37,6 +37,25 @@ struct Report {
     lookups_mlps: f64,
     lookups_idle_mlps: f64,
     replace_seconds: f64,
+    /// The same for deleting rules of the file, which are compiled.
+    compiled_deletes_per_second: f64,
+    compiled_visible_us_p50: f64,
+    compiled_visible_us_p99: f64,
+    compiled_visible_us_max: f64,
+    /// Lookups of the other thread while they go.
+    compiled_lookups_mlps: f64,
+    /// Cache lines that a lookup touches at most: of the rules as compiled, and with some deleted.
+    worst_case_touches: usize,
+    worst_case_touches_deleted: usize,
+}
+
+/// What deleting compiled rules took.
+struct Deletions {
+    per_second: f64,
+    visible: Vec<f64>,
+    lookups_mlps: f64,
+    touches: usize,
+    touches_deleted: usize,
 }
 
 /// Headers looked up at once by the reader.
@@ -121,18 +140,77 @@ fn write(
     visible.sort_by(f64::total_cmp);
 
     let started = Instant::now();
-    meta.replace(rules)?;
+    let first = meta.replace(rules)?;
+    let replace_seconds = started.elapsed().as_secs_f64();
+    let deletions = delete_compiled(rules, meta, first, looked_up)?;
+    let compiled = |share: f64| percentile(&deletions.visible, share);
     Ok(Report {
         rules: rules.len(),
         updates: args.updates,
         updates_per_second: args.updates as f64 / seconds,
-        visible_us_p50: visible[PROBES / 2],
-        visible_us_p99: visible[PROBES * 99 / 100],
-        visible_us_max: visible[PROBES - 1],
+        visible_us_p50: percentile(&visible, 0.5),
+        visible_us_p99: percentile(&visible, 0.99),
+        visible_us_max: percentile(&visible, 1.0),
         lookups_mlps: busy,
         lookups_idle_mlps: idle,
-        replace_seconds: started.elapsed().as_secs_f64(),
+        replace_seconds,
+        compiled_deletes_per_second: deletions.per_second,
+        compiled_visible_us_p50: compiled(0.5),
+        compiled_visible_us_p99: compiled(0.99),
+        compiled_visible_us_max: compiled(1.0),
+        compiled_lookups_mlps: deletions.lookups_mlps,
+        worst_case_touches: deletions.touches,
+        worst_case_touches_deleted: deletions.touches_deleted,
     })
+}
+
+/// The value that `share` of the sorted values do not exceed.
+fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let at = (sorted.len() as f64 * share) as usize;
+    sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
+}
+
+/// Deletes half of the rules, which are compiled and called `first` and on: some one by one, each
+/// timed until a lookup finds it no more, and then the others as fast as it goes.
+fn delete_compiled(
+    rules: &RuleSet,
+    meta: &meta::Meta,
+    first: RuleHandle,
+    looked_up: &AtomicU64,
+) -> Result<Deletions, Refused> {
+    let touches = meta.worst_case_touches();
+    let mut touches_deleted = touches;
+    let handle = |place: usize| RuleHandle::new(first.as_u64() + place as u64);
+    let every_second: Vec<usize> = (0..rules.len()).step_by(2).collect();
+    let (timed, others) = every_second.split_at(every_second.len().min(PROBES) / 2);
+    let mut visible = Vec::with_capacity(timed.len());
+    for &place in timed {
+        let header: Header = header(&rules.rules()[place]).header();
+        let started = Instant::now();
+        meta.remove(handle(place))?;
+        while meta.lookup(&header).map(|found| found.rule) == Some(handle(place)) {
+            std::hint::spin_loop();
+        }
+        visible.push(started.elapsed().as_secs_f64() * 1e6);
+        touches_deleted = touches_deleted.max(meta.worst_case_touches());
+    }
+    visible.sort_by(f64::total_cmp);
+    let (mut failed, mut seconds) = (None, 0.0);
+    let lookups_mlps = rate(looked_up, || {
+        let started = Instant::now();
+        failed = others.iter().find_map(|&place| meta.remove(handle(place)).err());
+        seconds = started.elapsed().as_secs_f64();
+    });
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(Deletions {
+            per_second: others.len() as f64 / seconds,
+            visible,
+            lookups_mlps,
+            touches,
+            touches_deleted,
+        }),
+    }
 }
 
 /// Million lookups a second while `work` runs.
