@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portcullis_dataplane::clock::Time;
+use portcullis_dataplane::event::{Event, EventKind};
 use portcullis_dataplane::pipeline::{self, Snapshot};
+use portcullis_dataplane::reason::Reason;
 use portcullis_dataplane::verdict::RuleId;
 use portcullis_identity_table::endpoint::{ClusterState, Endpoint, EndpointName};
 use portcullis_identity_table::{Generation, IdentityId, Prefix, Registry, Writer};
@@ -21,6 +23,8 @@ use portcullis_policy::{self as policy, RuleInfo, Update};
 
 use crate::Error;
 use crate::engine::Config;
+use crate::event::StagedVerdict;
+use crate::glue;
 use crate::glue::{Compiled, Judge, Table};
 use crate::rules::Rules;
 
@@ -49,6 +53,23 @@ pub(crate) struct Control {
     timeline: VecDeque<(Time, Generation)>,
     retention: Duration,
     generation: u64,
+    /// Policies that are judged beside those in force, over the same cluster.
+    staged: Option<Box<Control>>,
+    /// Why policies were staged and are no more.
+    unstaged: Option<String>,
+    /// Whether this is what is in force, or what is staged.
+    stage: Stage,
+    /// Whether there are policies of Calico's Staged kinds among them.
+    stages: bool,
+}
+
+/// Where what a [`Control`] compiles goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It decides of packets.
+    Live,
+    /// It is asked, and counted.
+    Staged,
 }
 
 /// Generations that are remembered whatever their age, and at most.
@@ -73,6 +94,10 @@ impl Control {
             timeline: VecDeque::new(),
             retention: config.retention,
             generation: 0,
+            staged: None,
+            unstaged: None,
+            stage: Stage::Live,
+            stages: false,
         }
     }
 
@@ -84,7 +109,121 @@ impl Control {
         mut policies: PolicySet,
     ) -> Result<(), Error> {
         self.keep_feeds(&mut policies);
-        self.replace(now, |engine| engine.apply(cluster, policies))
+        let copy = self.staged.is_some().then(|| cluster.clone());
+        self.replace(now, |engine| engine.apply(cluster, policies))?;
+        if let Some(cluster) = copy {
+            self.stage_follows(|staged| staged.set_cluster(now, cluster));
+        }
+        Ok(())
+    }
+
+    /// Judges by these policies too, without effect on packets.
+    pub(crate) fn stage(
+        &mut self,
+        now: Time,
+        config: &Config,
+        mut policies: PolicySet,
+    ) -> Result<(), Error> {
+        self.keep_feeds(&mut policies);
+        let mut staged = Self::new(config, Arc::clone(&self.plane));
+        staged.stage = Stage::Staged;
+        if let Some(before) = &mut self.staged {
+            // Events that carry the numbers of its rules may still be read.
+            std::mem::swap(&mut staged.rules, &mut before.rules);
+            staged.rules.forget_program();
+        }
+        let applied = staged.apply(now, self.registry().cluster(), policies);
+        match (applied, &mut self.staged) {
+            (Ok(()), _) => {
+                self.staged = Some(Box::new(staged));
+                self.unstaged = None;
+                Ok(())
+            }
+            (Err(error), before) => {
+                if let Some(before) = before {
+                    std::mem::swap(&mut staged.rules, &mut before.rules);
+                    before.rules.forget_program();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends that; `false` if nothing was staged.
+    pub(crate) fn unstage(&mut self) -> bool {
+        self.unstaged = None;
+        let was = self.staged.take().is_some();
+        if was {
+            self.plane.stage(None);
+        }
+        was
+    }
+
+    /// What is staged.
+    pub(crate) fn staged(&self) -> Option<&Self> {
+        self.staged.as_deref()
+    }
+
+    /// Why what was staged is no more, if it could not follow a change of the cluster.
+    pub(crate) fn unstaged(&self) -> Option<&str> {
+        self.unstaged.as_deref()
+    }
+
+    /// Has the staged policies follow a change of the cluster. If they cannot, they are staged no
+    /// more: what is in force must not depend on them.
+    fn stage_follows(&mut self, change: impl FnOnce(&mut Self) -> Result<(), Error>) {
+        let Some(staged) = &mut self.staged else { return };
+        if let Err(error) = change(staged) {
+            self.unstage();
+            self.unstaged = Some(error.to_string());
+        }
+    }
+
+    /// The staged rule of this number.
+    pub(crate) fn staged_rule(&self, number: RuleId) -> Option<&Arc<RuleInfo>> {
+        self.staged.as_ref()?.rule(number)
+    }
+
+    /// What staged policies say of an event that the packet path did not ask them about: those beside
+    /// the ones in force of a connection that is open or ended, and Calico's Staged kinds.
+    pub(crate) fn staged_otherwise(&self, event: &Event) -> Option<StagedVerdict> {
+        let (denied, asked) = match event.kind {
+            EventKind::Dropped { reason } | EventKind::Folded { reason, .. } => {
+                let by_policy = matches!(reason, Reason::PolicyDenied | Reason::PolicyRejected);
+                (by_policy.then_some(true)?, true)
+            }
+            EventKind::Ended { .. } => (false, false),
+            _ => (false, true),
+        };
+        if event.tuple.zone != 0 {
+            return None;
+        }
+        let verdict = match &self.staged {
+            Some(_) if asked => return None,
+            Some(staged) => {
+                let found = staged.engine.evaluate(&glue::to_policy(event));
+                let rule = found.rule.cloned().map(Arc::new);
+                StagedVerdict { allowed: found.verdict == policy::Verdict::Allow, rule }
+            }
+            None if !self.stages => return None,
+            None => self.calico_staged(event)?,
+        };
+        (verdict.allowed == denied).then_some(verdict)
+    }
+
+    /// What policies of Calico's Staged kinds would make of a flow.
+    fn calico_staged(&self, event: &Event) -> Option<StagedVerdict> {
+        let found = self.engine.evaluate(&glue::to_policy(event)).decision;
+        if !found.staged {
+            return None;
+        }
+        let program = self.engine.program();
+        let sides = [found.ingress, found.egress].into_iter().flatten();
+        let staged: Vec<_> = sides.map(|id| program.outcome(id).staged).collect();
+        let deny = staged.iter().find(|(verdict, _)| *verdict == policy::Verdict::Deny);
+        let (verdict, rule) = deny.or(staged.first())?;
+        let rule = program.rule(*rule).cloned().map(Arc::new);
+        Some(StagedVerdict { allowed: *verdict == policy::Verdict::Allow, rule })
     }
 
     /// Gives sets that were replaced at run time the content that they keep.
@@ -98,7 +237,12 @@ impl Control {
 
     /// Replaces the cluster.
     pub(crate) fn set_cluster(&mut self, now: Time, cluster: ClusterState) -> Result<(), Error> {
-        self.replace(now, |engine| engine.set_cluster(cluster))
+        let copy = self.staged.is_some().then(|| cluster.clone());
+        self.replace(now, |engine| engine.set_cluster(cluster))?;
+        if let Some(cluster) = copy {
+            self.stage_follows(|staged| staged.set_cluster(now, cluster));
+        }
+        Ok(())
     }
 
     /// Replaces all endpoints.
@@ -126,6 +270,10 @@ impl Control {
         let prefixes: Arc<[IpNet]> = prefixes.into();
         set.prefixes = Arc::clone(&prefixes);
         self.replace(now, |engine| engine.set_policies(policies))?;
+        self.stage_follows(|staged| match staged.set_feed(now, name, prefixes.to_vec()) {
+            Err(Error::NoSuchSet { .. }) => Ok(()),
+            result => result,
+        });
         self.feeds.insert(name.into(), prefixes);
         Ok(())
     }
@@ -146,7 +294,12 @@ impl Control {
         for &address in &endpoint.addresses {
             Prefix::new(address, if address.is_ipv4() { 32 } else { 128 })?;
         }
-        self.change(now, &name, |engine| engine.upsert_endpoint(endpoint))
+        let copy = self.staged.is_some().then(|| endpoint.clone());
+        self.change(now, &name, |engine| engine.upsert_endpoint(endpoint))?;
+        if let Some(endpoint) = copy {
+            self.stage_follows(|staged| staged.upsert(now, endpoint));
+        }
+        Ok(())
     }
 
     /// Takes one endpoint out; tells whether it was there.
@@ -155,6 +308,7 @@ impl Control {
             return Ok(false);
         }
         self.change(now, name, |engine| engine.remove_endpoint(name))?;
+        self.stage_follows(|staged| staged.remove(now, name).map(drop));
         Ok(true)
     }
 
@@ -203,6 +357,7 @@ impl Control {
         match self.publish_all(now) {
             Ok(()) => {
                 self.generation += 1;
+                self.stages = stages(self.engine.policies());
                 Ok(())
             }
             Err(error) => Err(self.take_back(before, error)),
@@ -303,7 +458,11 @@ impl Control {
     fn publish(&mut self, judge: Arc<Judge>) {
         self.held.push_back(Arc::downgrade(&judge));
         self.retired.1.extend(self.judge.replace(judge.clone()));
-        self.plane.publish(Snapshot { identities: self.table.clone(), policy: judge });
+        let snapshot = Snapshot { identities: self.table.clone(), policy: judge };
+        match self.stage {
+            Stage::Live => self.plane.publish(snapshot),
+            Stage::Staged => self.plane.stage(Some(snapshot)),
+        }
     }
 
     /// Remembers since when a generation is in force, and forgets what nobody needs any more.
@@ -329,4 +488,10 @@ impl Control {
             self.engine.reclaim(oldest);
         }
     }
+}
+
+/// Whether a set has policies that are not enforced.
+fn stages(policies: &PolicySet) -> bool {
+    let mut all = policies.tiers.iter().flat_map(|tier| &tier.policies);
+    all.any(|policy| policy.enforcement == policy::model::Enforcement::Staged)
 }

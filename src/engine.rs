@@ -117,6 +117,7 @@ pub(crate) struct Shared {
     pub(crate) control: Mutex<Control>,
     pub(crate) lanes: Mutex<Lanes>,
     pub(crate) bell: Bell,
+    pub(crate) config: Config,
     /// Judges alive: they share the search for expired connections.
     pub(crate) judges: AtomicUsize,
 }
@@ -160,7 +161,8 @@ impl Engine {
         let began = SystemTime::now().checked_sub(now).unwrap_or(SystemTime::UNIX_EPOCH);
         Ok(Self(Arc::new(Shared {
             plane,
-            clock: config.clock,
+            clock: Arc::clone(&config.clock),
+            config,
             began,
             control,
             lanes: Mutex::default(),
@@ -185,6 +187,41 @@ impl Engine {
     /// [`Error`]; everything stays as it was.
     pub fn set_cluster(&self, cluster: ClusterState) -> Result<Applied, Error> {
         self.change(|control, now| control.set_cluster(now, cluster))
+    }
+
+    /// Judges by these policies too, from now on, over the same cluster and without any effect on
+    /// packets: every new connection and every packet denied by the policies in force. Where the two
+    /// differ, [`FlowEvent::staged`] and [`Totals`] say so. Replaces what was staged before. The
+    /// staged policies follow every change of the cluster; if one is too much for them (a limit of
+    /// [`Config::policy`]), they end and [`Engine::staged`] says why.
+    ///
+    /// Costs another program and another address table, and a second lookup for packets that need the
+    /// policy; nothing for packets of known connections, which are all judged again once. Without
+    /// staged policies there is one branch a batch.
+    ///
+    /// # Errors
+    /// [`Error`]; what was staged before, if anything, goes on.
+    pub fn stage(&self, policies: PolicySet) -> Result<(), Error> {
+        let mut control = self.0.control.lock();
+        control.stage(self.0.clock.now(), &self.0.config, policies)
+    }
+
+    /// Ends [`Engine::stage`]; `false` if nothing was staged.
+    pub fn unstage(&self) -> bool {
+        self.0.control.lock().unstage()
+    }
+
+    /// How many policies are staged; `None` if nothing is.
+    ///
+    /// # Errors
+    /// Why what was staged came to an end by itself.
+    pub fn staged(&self) -> Result<Option<usize>, String> {
+        let control = self.0.control.lock();
+        if let Some(why) = control.unstaged() {
+            return Err(why.to_owned());
+        }
+        let policies = control.staged().map(|staged| staged.engine().policies());
+        Ok(policies.map(|set| set.tiers.iter().map(|tier| tier.policies.len()).sum()))
     }
 
     /// What is in force.

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use portcullis_dataplane::clock::Time;
 use portcullis_dataplane::connection::Traffic;
-use portcullis_dataplane::event::{Event, EventKind, EventRing};
+use portcullis_dataplane::event::{Close, Event, EventKind, EventRing};
+use portcullis_dataplane::packet::protocol;
 use portcullis_dataplane::reason::Reason;
+use portcullis_dataplane::verdict::Verdict;
 use portcullis_identity_table::endpoint::Endpoint;
 use portcullis_identity_table::identity::{Identity, Owner};
 use portcullis_identity_table::{Generation, IdentityId, Labels};
@@ -47,14 +50,31 @@ pub struct FlowEvent {
     pub log: bool,
     /// How many packets this tells of; 0 of a connection that ended.
     pub packets: u64,
+    /// Bytes of these IP packets.
+    pub bytes: u64,
+    /// When the first of them, or the connection, began.
+    pub since: SystemTime,
+    /// The address space: 0 unless a tunnel has one of its own.
+    pub zone: u16,
+    /// ICMP or ICMPv6 type and code; the code of a query that ended is 0.
+    pub icmp: Option<[u8; 2]>,
+    /// TCP flags as in the header: of the packet, or all that the connection saw.
+    pub tcp_flags: Option<u8>,
+    /// What staged policies say, where they say otherwise: those of
+    /// [`Engine::stage`](crate::Engine::stage), else Calico's Staged kinds in the set in force.
+    pub staged: Option<StagedVerdict>,
+    /// When a packet of it was seen last.
+    pub last_seen: SystemTime,
 }
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FlowKind {
-    /// A connection was opened; or a packet that stands alone was allowed.
+    /// A connection was opened.
     Opened,
+    /// A packet that stands alone and opens nothing (an ICMP message that is no query) was allowed.
+    Passed,
     /// A connection was judged anew, and is allowed by another rule now or is another identity's.
     Changed,
     /// Packets were dropped: [`FlowEvent::packets`], one unless
@@ -66,7 +86,19 @@ pub enum FlowKind {
         duration: Duration,
         /// From the opener, and back.
         traffic: [Traffic; 2],
+        /// How.
+        close: Close,
     },
+}
+
+/// What staged policies say where they say otherwise.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct StagedVerdict {
+    /// Whether the flow could pass.
+    pub allowed: bool,
+    /// The rule that would decide; `None` if none would.
+    pub rule: Option<Arc<RuleInfo>>,
 }
 
 /// One end of a flow, at the time of the record.
@@ -103,23 +135,38 @@ const CHUNK: usize = 256;
 impl Shared {
     /// Reads events of all lanes, names them and hands them over; answers how many.
     pub(crate) fn events(&self, most: usize, mut take: impl FnMut(FlowEvent)) -> usize {
+        self.raw_events(most, |raw| {
+            // Without the lock while handing over: whoever takes may ask the engine for more.
+            self.named(raw).into_iter().for_each(&mut take);
+        })
+    }
+
+    /// Finds the names that go with events.
+    pub(crate) fn named(&self, raw: &[Event]) -> Vec<FlowEvent> {
+        let control = self.control.lock();
+        raw.iter().map(|event| name(self.began, &control, event)).collect()
+    }
+
+    /// Reads events of all lanes and hands them over by the hundreds; answers how many.
+    pub(crate) fn raw_events(&self, most: usize, mut take: impl FnMut(&[Event])) -> usize {
         self.bell.silence();
         let rings = self.lanes.lock().rings();
-        let mut raw = Vec::new();
+        let mut raw = Vec::with_capacity(CHUNK);
         let mut count = 0;
+        // Each worker gets its share, so that a busy one does not hide the others.
+        let share = most.div_ceil(rings.len().max(1));
         for ring in &rings {
-            while count < most {
-                raw.extend(std::iter::from_fn(|| ring.pop()).take(CHUNK.min(most - count)));
+            let most = share.min(most - count);
+            let mut of_ring = 0;
+            while of_ring < most {
+                raw.extend(std::iter::from_fn(|| ring.pop()).take(CHUNK.min(most - of_ring)));
                 if raw.is_empty() {
                     break;
                 }
                 count += raw.len();
-                let named: Vec<FlowEvent> = {
-                    let control = self.control.lock();
-                    raw.drain(..).map(|event| name(self.began, &control, &event)).collect()
-                };
-                // Without the lock: whoever takes may ask the engine for more.
-                named.into_iter().for_each(&mut take);
+                of_ring += raw.len();
+                take(&raw);
+                raw.clear();
             }
         }
         if !rings.iter().all(|ring| ring.wait()) {
@@ -130,17 +177,23 @@ impl Shared {
     }
 }
 
+/// A time of the engine's clock, by the wall clock.
+pub(crate) fn wall(began: SystemTime, time: Time) -> SystemTime {
+    began.checked_add(Duration::from_nanos(time.as_nanos())).unwrap_or(began)
+}
+
 /// Finds the names that go with an event.
-fn name(began: SystemTime, control: &Control, event: &Event) -> FlowEvent {
+pub(crate) fn name(began: SystemTime, control: &Control, event: &Event) -> FlowEvent {
     let (kind, reason, since) = match event.kind {
         EventKind::Opened => (FlowKind::Opened, None, None),
+        EventKind::Passed => (FlowKind::Passed, None, None),
         EventKind::Changed => (FlowKind::Changed, None, None),
         EventKind::Dropped { reason } | EventKind::Folded { reason, .. } => {
             (FlowKind::Dropped, Some(reason), None)
         }
-        EventKind::Ended { reason, opened, traffic, .. } => {
+        EventKind::Ended { reason, opened, traffic, close, .. } => {
             let duration = event.time.since(opened);
-            (FlowKind::Ended { duration, traffic }, reason, Some(opened))
+            (FlowKind::Ended { duration, traffic, close }, reason, Some(opened))
         }
     };
     // A connection carries the identities under which it was opened, or judged again since.
@@ -157,8 +210,20 @@ fn name(began: SystemTime, control: &Control, event: &Event) -> FlowEvent {
     let tuple = &event.tuple;
     let (source, destination) = (tuple.source_ip(), tuple.destination_ip());
     let rule = control.rule(event.rule).cloned();
+    let (packets, bytes, first) = match event.kind {
+        EventKind::Folded { packets, bytes, since, .. } => (packets, bytes, since),
+        EventKind::Ended { opened, .. } => (0, 0, opened),
+        _ => (1, event.bytes.into(), event.time),
+    };
+    let staged = match event.staged {
+        Some(staged) => Some(StagedVerdict {
+            allowed: staged.verdict == Verdict::Allow,
+            rule: control.staged_rule(staged.rule).cloned(),
+        }),
+        None => control.staged_otherwise(event),
+    };
     FlowEvent {
-        time: began.checked_add(Duration::from_nanos(event.time.as_nanos())).unwrap_or(began),
+        time: wall(began, event.time),
         kind,
         source: SocketAddr::new(source, tuple.source_port),
         destination: SocketAddr::new(destination, tuple.destination_port),
@@ -170,10 +235,16 @@ fn name(began: SystemTime, control: &Control, event: &Event) -> FlowEvent {
         from: party(source, event.source),
         to: party(destination, event.destination),
         log: event.log,
-        packets: match event.kind {
-            EventKind::Folded { packets, .. } => packets,
-            EventKind::Ended { .. } => 0,
-            _ => 1,
+        packets,
+        bytes,
+        since: wall(began, first),
+        zone: tuple.zone,
+        icmp: matches!(tuple.protocol, protocol::ICMP | protocol::ICMPV6).then_some(event.icmp),
+        tcp_flags: (tuple.protocol == protocol::TCP).then_some(event.tcp_flags),
+        staged,
+        last_seen: match event.kind {
+            EventKind::Ended { seen, .. } => wall(began, seen),
+            _ => wall(began, event.time),
         },
     }
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use portcullis_dataplane::event::Event;
 use portcullis_dataplane::packet::Version;
 use portcullis_dataplane::pipeline::BATCH;
 use portcullis_dataplane::verdict::{self, Identify};
@@ -210,4 +211,14 @@ pub(crate) fn of_policy(flow: &Flow) -> verdict::Flow {
         },
         same_address: flow.source == flow.destination,
     }
+}
+
+/// The flow that an event of the packet path is about, in the policy's words.
+pub(crate) fn to_policy(event: &Event) -> Flow {
+    let tuple = &event.tuple;
+    let ports = match protocol::is_icmp(tuple.protocol) {
+        true => (event.icmp[0].into(), event.icmp[1].into()),
+        false => (tuple.source_port, tuple.destination_port),
+    };
+    Flow::new(tuple.source_ip(), tuple.destination_ip(), tuple.protocol, ports)
 }

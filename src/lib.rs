@@ -64,6 +64,7 @@ mod error;
 mod event;
 #[cfg(feature = "xdp")]
 mod firewall;
+pub mod flow;
 mod glue;
 mod judge;
 mod observe;
@@ -76,7 +77,7 @@ pub use early_drop::Replaced;
 pub use endpoints::Endpoints;
 pub use engine::{Applied, Config as EngineConfig, Engine, Evaluation};
 pub use error::Error;
-pub use event::{FlowEvent, FlowKind, Party};
+pub use event::{FlowEvent, FlowKind, Party, StagedVerdict};
 #[cfg(feature = "xdp")]
 pub use firewall::{Config, Firewall, PortChange, PortInfo, Topology};
 pub use judge::Judge;

@@ -42,6 +42,11 @@ impl Rules {
         Arc::clone(&self.numbers)
     }
 
+    /// Says that the next program is another engine's: its numbers mean something else.
+    pub(crate) fn forget_program(&mut self) {
+        (self.numbers, self.numbering) = (Arc::default(), None);
+    }
+
     /// The rule of this number; `None` for [`RuleId::NONE`].
     pub(crate) fn info(&self, number: RuleId) -> Option<&Arc<RuleInfo>> {
         self.infos.get(number.get() as usize)

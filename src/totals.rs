@@ -49,8 +49,8 @@ pub struct Totals {
     pub events_waiting: usize,
     /// Events that did not fit and were not reported.
     pub events_lost: u64,
-    /// The same by what happened: opened, dropped (packets), ended, changed.
-    pub events_lost_by_kind: [u64; 4],
+    /// The same by what happened: opened, dropped (packets), ended, changed, passed alone.
+    pub events_lost_by_kind: [u64; 5],
     /// New connections and denied packets that a staged policy judged too.
     pub staged: u64,
     /// Of these, denied now and allowed by the staged policies.
@@ -132,6 +132,16 @@ impl Lanes {
         let counters = Arc::clone(lane.counters());
         let events = Arc::clone(lane.events());
         self.lanes.push(LaneTotals { counters, events, retired: false });
+    }
+
+    /// What did not fit into the rings, by kind.
+    pub(crate) fn lost(&self) -> [u64; 5] {
+        let mut lost = self.gone.events_lost_by_kind;
+        for lane in &self.lanes {
+            let of_lane = lane.events.lost_by_kind();
+            lost.iter_mut().zip(of_lane).for_each(|(sum, lost)| *sum += lost);
+        }
+        lost
     }
 
     pub(crate) fn rings(&self) -> Vec<Arc<EventRing>> {

@@ -53,8 +53,10 @@ pub struct Staged {
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
-    /// A connection was allowed and opened; or a packet that stands alone was allowed.
+    /// A connection was allowed and opened.
     Opened,
+    /// A packet that stands alone and opens nothing was allowed.
+    Passed,
     /// A connection was judged anew, and is now allowed by another rule, or is another identity's.
     Changed,
     /// A packet was dropped.
@@ -86,6 +88,8 @@ pub enum EventKind {
         close: Close,
         /// When it was opened.
         opened: Time,
+        /// When a packet of it passed last.
+        seen: Time,
         /// From the opener, and back.
         traffic: [Traffic; 2],
     },
@@ -99,6 +103,7 @@ impl EventKind {
             Self::Dropped { .. } | Self::Folded { .. } => 1,
             Self::Ended { .. } => 2,
             Self::Changed => 3,
+            Self::Passed => 4,
         }
     }
 
@@ -150,8 +155,8 @@ impl Close {
 /// A bounded queue of events from one worker.
 pub struct EventRing {
     queue: ArrayQueue<Event>,
-    /// By kind: opened, dropped, ended, changed.
-    lost: [AtomicU64; 4],
+    /// By kind: opened, dropped, ended, changed, passed.
+    lost: [AtomicU64; 5],
     /// A reader sleeps until the next event.
     awaited: AtomicBool,
     wake: OnceLock<Wake>,
@@ -225,8 +230,8 @@ impl EventRing {
         self.lost_by_kind().iter().sum()
     }
 
-    /// The same by kind: opened, dropped (packets), ended, changed.
-    pub fn lost_by_kind(&self) -> [u64; 4] {
+    /// The same by kind: opened, dropped (packets), ended, changed, passed.
+    pub fn lost_by_kind(&self) -> [u64; 5] {
         std::array::from_fn(|kind| self.lost[kind].load(Ordering::Relaxed))
     }
 

@@ -163,9 +163,9 @@ impl Texts<'_> {
     fn describe(&mut self, event: &FlowEvent) -> portcullis_event {
         let (mut duration, mut packets, mut bytes) = (0, [0; 2], [0; 2]);
         let kind = match event.kind {
-            FlowKind::Opened => PORTCULLIS_EVENT_OPENED,
+            FlowKind::Opened | FlowKind::Passed => PORTCULLIS_EVENT_OPENED,
             FlowKind::Dropped => PORTCULLIS_EVENT_DROPPED,
-            FlowKind::Ended { duration: lasted, traffic } => {
+            FlowKind::Ended { duration: lasted, traffic, .. } => {
                 duration = u64::try_from(lasted.as_nanos()).unwrap_or(u64::MAX);
                 packets = traffic.map(|traffic| traffic.packets);
                 bytes = traffic.map(|traffic| traffic.bytes);

@@ -229,7 +229,7 @@ impl Packets {
 
 impl Connections {
     fn of(totals: &Totals, seen: &Seen) -> Self {
-        let [lost_opened, lost_dropped, lost_ended, _] = totals.events_lost_by_kind;
+        let [lost_opened, lost_dropped, lost_ended, ..] = totals.events_lost_by_kind;
         let exact = totals.opened == seen.opened + lost_opened
             && totals.ended == seen.ended + lost_ended
             && totals.opened - totals.ended == totals.connections as u64;

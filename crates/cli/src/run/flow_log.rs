@@ -128,10 +128,10 @@ impl<'a> Record<'a> {
     fn of(event: &'a FlowEvent) -> Self {
         let since = event.time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let (kind, ended) = match event.kind {
-            FlowKind::Opened => ("open", None),
+            FlowKind::Opened | FlowKind::Passed => ("open", None),
             FlowKind::Changed => ("change", None),
             FlowKind::Dropped => ("drop", None),
-            FlowKind::Ended { duration, traffic } => ("end", Some((duration, traffic))),
+            FlowKind::Ended { duration, traffic, .. } => ("end", Some((duration, traffic))),
             _ => ("other", None),
         };
         let sum = |side: usize| {

@@ -56,7 +56,7 @@ impl Seen {
         match event.kind {
             FlowKind::Opened => self.opened += 1,
             FlowKind::Dropped => self.dropped += event.packets,
-            FlowKind::Changed => {}
+            FlowKind::Changed | FlowKind::Passed => {}
             _ => self.ended += 1,
         }
     }

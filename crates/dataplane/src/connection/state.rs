@@ -171,7 +171,7 @@ impl Connection {
 
 /// Milliseconds from `seen` to `now` on a wrapping clock; 0 if another worker saw it "later".
 #[inline]
-pub(super) const fn idle(now: u32, seen: u32) -> u32 {
+pub(crate) const fn idle(now: u32, seen: u32) -> u32 {
     let idle = now.wrapping_sub(seen);
     if idle > u32::MAX / 2 { 0 } else { idle }
 }

@@ -4,6 +4,7 @@ use portcullis_identity_table::IdentityId;
 
 use super::engine::{Published, Snapshot};
 use crate::clock::Time;
+use crate::connection::state::idle;
 use crate::connection::tcp::Phase;
 use crate::connection::{Direction, Ended, Grant, Key, Probe, Protocol, Segment};
 use crate::event::{Close, Event, EventKind, Staged};
@@ -220,8 +221,9 @@ fn over(connection: &crate::connection::Connection) -> Close {
     }
 }
 
-/// The end of a connection that was silent for too long.
-pub(super) fn expiry(now: Time, ended: &Ended) -> Event {
+/// The event that tells of the end of a connection that was silent for too long; also what is known of
+/// one that lasts.
+pub fn end_of(now: Time, ended: &Ended) -> Event {
     end_event(now, ended, None, over(&ended.connection))
 }
 
@@ -251,10 +253,13 @@ fn end_event(now: Time, ended: &Ended, reason: Option<Reason>, close: Close) -> 
         Protocol::Datagram { .. } => 0,
     };
     let age = (now.as_millis() as u32).wrapping_sub(connection.created);
-    let opened = Time::from_nanos(now.as_nanos().saturating_sub(u64::from(age) * 1_000_000));
+    let idle = idle(now.as_millis() as u32, connection.seen);
+    let before =
+        |age: u32| Time::from_nanos(now.as_nanos().saturating_sub(u64::from(age) * 1_000_000));
+    let (opened, seen) = (before(age), before(idle));
     Event {
         time: now,
-        kind: EventKind::Ended { reason, close, opened, traffic: connection.traffic },
+        kind: EventKind::Ended { reason, close, opened, seen, traffic: connection.traffic },
         tuple,
         icmp,
         bytes: 0,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use portcullis_identity_table::IdentityId;
 
-use super::case::{Case, Place, displaced, expiry, refusal};
+use super::case::{Case, Place, displaced, end_of, refusal};
 use super::engine::{Engine, Published};
 use super::fold::Folds;
 use super::fragment::Fate;
@@ -333,7 +333,7 @@ impl Lane {
         }
         self.engine.connections.expire(now, budget, |ended| {
             counters.ended.add(1);
-            events.push(expiry(now, &ended));
+            events.push(end_of(now, &ended));
         })
     }
 
@@ -535,7 +535,7 @@ impl Lane {
     #[cold]
     fn count_staged(&self, event: &Event) {
         let allowed = match event.kind {
-            EventKind::Opened => true,
+            EventKind::Opened | EventKind::Passed => true,
             EventKind::Dropped { reason: Reason::PolicyDenied | Reason::PolicyRejected } => false,
             _ => return,
         };
@@ -561,7 +561,7 @@ impl Lane {
             Some(reason) => Judgement::refused(reason, case, State::None),
         };
         let kind = match judgement.reason {
-            None => EventKind::Opened,
+            None => EventKind::Passed,
             Some(reason) => EventKind::Dropped { reason },
         };
         self.tell(now, case, kind);

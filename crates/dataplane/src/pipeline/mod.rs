@@ -13,6 +13,7 @@ mod lane;
 mod rate;
 pub mod reject;
 
+pub use case::end_of;
 pub use engine::{Config, Engine, Snapshot};
 pub use lane::{BATCH, Input, Judgement, Lane, State};
 pub use rate::{PacketRate, RateLimits, Unit};
