@@ -13,10 +13,13 @@ use portcullis_abi::engine::*;
 use portcullis_abi::event::*;
 use portcullis_abi::explain::*;
 use portcullis_abi::firewall::port::*;
+use portcullis_abi::firewall::wire::*;
 use portcullis_abi::firewall::*;
 use portcullis_abi::judge::*;
 use portcullis_abi::observe::*;
+use portcullis_abi::recorder::*;
 use portcullis_abi::set::*;
+use portcullis_abi::stage::*;
 use portcullis_abi::status::*;
 use portcullis_abi::totals::*;
 use portcullis_abi::types::*;
@@ -27,6 +30,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         engines: Vec::new(),
         judges: Vec::new(),
         captures: Vec::new(),
+        recorders: Vec::new(),
     };
     for _ in 0..64 {
         if session.input.0.is_empty() {
@@ -47,6 +51,7 @@ struct Session<'a> {
     engines: Handles<portcullis_engine>,
     judges: Handles<portcullis_judge>,
     captures: Handles<portcullis_capture>,
+    recorders: Handles<portcullis_recorder>,
 }
 
 const TEXTS: [&CStr; 8] = [
@@ -199,7 +204,7 @@ impl Session<'_> {
     }
 
     fn call(&mut self) {
-        match self.input.byte() % 30 {
+        match self.input.byte() % 34 {
             0 => self.new_engine(),
             1 => {
                 let engine = self.engine();
@@ -242,6 +247,17 @@ impl Session<'_> {
                 self.captures.extend((status == 0 && capture.1).then_some((capture.0, false)));
             }
             25 | 26 => self.capture(),
+            29 => self.new_recorder(),
+            30 => {
+                let recorder = pick(&mut self.input, &self.recorders);
+                let status = portcullis_recorder_free(recorder.0);
+                if !recorder.0.is_null() {
+                    check(recorder, &self.recorders, status);
+                }
+                self.recorders.retain(|(handle, _)| *handle != recorder.0);
+                self.recorders.extend((status == 0 && recorder.1).then_some((recorder.0, false)));
+            }
+            31 | 32 => self.record(),
             27 => self.connections(),
             28 => self.owners(),
             _ => {
@@ -288,6 +304,7 @@ impl Session<'_> {
             tcp_timeout_ms: input.number() as u32,
             udp_timeout_ms: input.number() as u32,
             retention_ms: input.number(),
+            denied_burst: input.number() as u32,
         };
         let mut engine = null_mut();
         // SAFETY: the config has the size that it says, and there is room for a handle.
@@ -325,11 +342,14 @@ impl Session<'_> {
         };
         let mut buffer = self.input.room();
         let (mut needed, mut changes) = (0, 0);
-        let what = self.input.byte() % 8;
+        let what = self.input.byte() % 10;
         let (c_start, c_count) = (c.as_ptr(), c.len());
         // SAFETY: so many texts, each with its bytes; room for what is written.
         let status = unsafe {
             match what {
+                8 => portcullis_engine_stage(engine.0, p.as_ptr(), p.len()),
+                9 => portcullis_engine_unstage(engine.0)
+                    .max(portcullis_engine_staged(engine.0, &mut needed)),
                 0 => portcullis_engine_set_cluster(engine.0, c_start, c_count, &mut applied),
                 1 => portcullis_engine_diff(
                     engine.0,
@@ -650,6 +670,57 @@ impl Session<'_> {
         }
     }
 
+    fn new_recorder(&mut self) {
+        if self.recorders.len() > 6 {
+            return;
+        }
+        let engine = self.engine();
+        let keep = self.input.text();
+        let config = portcullis_recorder_config {
+            struct_size: size_of::<portcullis_recorder_config>(),
+            keep: match self.input.byte() % 3 {
+                0 => start(&keep),
+                1 => null(),
+                _ => c"1/3".as_ptr(),
+            },
+            update_ms: self.input.number() as u32,
+            denied_ms: self.input.number() as u32,
+            denied_kinds: self.input.number().min(5000) as u32,
+            capacity: self.input.number() as u32,
+        };
+        let mut recorder = null_mut();
+        // SAFETY: the settings have the size that they say, and there is room for a handle.
+        let status = unsafe { portcullis_recorder_new(engine.0, &config, &mut recorder) };
+        assert_eq!(status == 0, !recorder.is_null());
+        if self.checked(engine, status) == 0 {
+            self.recorders.push((recorder, true));
+        }
+    }
+
+    fn record(&mut self) {
+        let recorder = pick(&mut self.input, &self.recorders);
+        if self.input.byte() % 4 == 0 {
+            let status = portcullis_recorder_finish(recorder.0);
+            check(recorder, &self.recorders, status);
+        }
+        let mut room = self.input.room();
+        let (mut written, mut lost) = (0, 0);
+        // SAFETY: so much room.
+        let status = unsafe {
+            portcullis_recorder_read(
+                recorder.0,
+                room.as_mut_ptr().cast(),
+                room.len(),
+                &mut written,
+                &mut lost,
+            )
+        };
+        if check(recorder, &self.recorders, status) == 0 && written > 0 {
+            let text = std::str::from_utf8(&room[..written]).expect("text");
+            assert!(text.ends_with('\n') && text.lines().all(|line| line.starts_with('{')));
+        }
+    }
+
     fn new_capture(&mut self) {
         let engine = self.engine();
         let input = &mut self.input;
@@ -789,20 +860,39 @@ impl Session<'_> {
         };
         assert!(status == PORTCULLIS_NULL || status == PORTCULLIS_BAD_HANDLE);
         let mut room = [0u64; 32];
-        let (start, mut count) = (room.as_mut_ptr(), 0);
+        let (room, mut count) = (room.as_mut_ptr(), 0);
         let size = self.input.size(64);
+        let text = self.input.text();
+        let wire = portcullis_wire {
+            struct_size: size_of::<portcullis_wire>(),
+            a: start(&text),
+            b: null(),
+            name: start(&text),
+            small_rings: self.input.byte(),
+        };
+        // SAFETY: the texts end with NUL or are NULL.
+        let (status, other) = unsafe {
+            (
+                portcullis_firewall_add_wire(firewall, &wire),
+                portcullis_firewall_remove_wire(firewall, wire.name),
+            )
+        };
+        assert_eq!(status, other);
         // SAFETY: no handle of a firewall is ever good, so that nothing is written.
         let status = unsafe {
             match size % 4 {
-                0 => portcullis_firewall_sockets(firewall, start.cast(), size, 1, &mut count),
-                1 => portcullis_firewall_programs(firewall, start.cast(), size, 1, &mut count),
-                _ => portcullis_firewall_port_changes(firewall, start.cast(), size, 1, &mut count),
+                0 => portcullis_firewall_sockets(firewall, room.cast(), size, 1, &mut count),
+                1 => portcullis_firewall_programs(firewall, room.cast(), size, 1, &mut count),
+                _ => portcullis_firewall_port_changes(firewall, room.cast(), size, 1, &mut count),
             }
         };
         assert!(status == PORTCULLIS_NULL || status == PORTCULLIS_BAD_HANDLE);
     }
 
     fn end(self) {
+        for (recorder, living) in self.recorders {
+            assert_eq!(portcullis_recorder_free(recorder) == 0, living);
+        }
         for (capture, living) in self.captures {
             assert_eq!(portcullis_capture_free(capture) == 0, living);
         }

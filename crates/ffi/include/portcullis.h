@@ -4,7 +4,7 @@
  * Made by cbindgen from crates/ffi/src (crates/ffi/header); do not edit. docs/embedding.md explains it.
  *
  * Every function answers a status, PORTCULLIS_OK or why not, unless it says otherwise, and writes its
- * out-parameters only on success. Handles (engine, judge, capture, firewall) are numbers in the form of
+ * out-parameters only on success. Handles (engine, judge, recorder, capture, firewall) are numbers in the form of
  * pointers: a wrong or freed one is refused with PORTCULLIS_BAD_HANDLE, never followed. All other
  * pointers must be NULL or valid for what is described: the library checks NULL, alignment and sizes;
  * a wild pointer, or a buffer shorter than it is said to be, is undefined behaviour. Nothing that is
@@ -57,7 +57,7 @@
 #define PORTCULLIS_FRAME_ANSWER 2
 
 /**
- * A connection was opened, or a packet that stands alone was allowed.
+ * A connection was opened.
  */
 #define PORTCULLIS_EVENT_OPENED 1
 
@@ -70,6 +70,46 @@
  * A connection ended.
  */
 #define PORTCULLIS_EVENT_ENDED 3
+
+/**
+ * A connection was judged anew, and another rule allows it now, or it is another identity's.
+ */
+#define PORTCULLIS_EVENT_CHANGED 4
+
+/**
+ * A packet that stands alone and opens nothing, such as an ICMP message that is no query, was allowed.
+ */
+#define PORTCULLIS_EVENT_PASSED 5
+
+/**
+ * `close`: both ends had said FIN.
+ */
+#define PORTCULLIS_CLOSE_FIN 1
+
+/**
+ * `close`: TCP reset.
+ */
+#define PORTCULLIS_CLOSE_RESET 2
+
+/**
+ * `close`: silent for too long.
+ */
+#define PORTCULLIS_CLOSE_TIMEOUT 3
+
+/**
+ * `close`: had to make room.
+ */
+#define PORTCULLIS_CLOSE_EVICTED 4
+
+/**
+ * `close`: another connection between the same ends took its place.
+ */
+#define PORTCULLIS_CLOSE_REPLACED 5
+
+/**
+ * `close`: the policy in force denies it.
+ */
+#define PORTCULLIS_CLOSE_POLICY 6
 
 /**
  * `rule` of what is counted for several rules together.
@@ -288,6 +328,13 @@ typedef struct portcullis_firewall portcullis_firewall;
 typedef struct portcullis_judge portcullis_judge;
 
 /**
+ * Makes flow records of an engine's events: one when a connection starts, when another rule decides of
+ * it, while it lasts and when it ends; denials are summed up. Calls on it may come from any threads,
+ * and wait for each other.
+ */
+typedef struct portcullis_recorder portcullis_recorder;
+
+/**
  * Settings of an engine. Set all of it to zero, then `struct_size` to `sizeof`; 0 is the default of
  * every field.
  */
@@ -374,6 +421,12 @@ typedef struct portcullis_engine_config {
    * the names of their time; 5 min unless set.
    */
   uint64_t retention_ms;
+  /**
+   * Dropped packets a second that are told one by one, of each worker and of the same identities,
+   * reason, rule and protocol; those beyond are told together, so that a flood costs a few events a
+   * second. 0: all are told one by one.
+   */
+  uint32_t denied_burst;
 } portcullis_engine_config;
 
 /**
@@ -773,11 +826,12 @@ typedef struct portcullis_event {
    */
   uint64_t duration;
   /**
-   * Of a connection that ended: packets from the opener, and back.
+   * Of a connection that ended: packets from the opener, and back; else the first is how many
+   * packets this tells of: one, unless denied packets are told together (`denied_burst`).
    */
   uint64_t packets[2];
   /**
-   * Of a connection that ended: bytes of IP packets from the opener, and back.
+   * Bytes of these IP packets: from the opener, and back.
    */
   uint64_t bytes[2];
   /**
@@ -804,7 +858,84 @@ typedef struct portcullis_event {
    * The same of the destination.
    */
   const char *destination_labels;
+  /**
+   * When the first packet of it was seen, or the connection began, as `time`.
+   */
+  uint64_t since;
+  /**
+   * When a packet of it was seen last, as `time`.
+   */
+  uint64_t last_seen;
+  /**
+   * The address space: 0 unless a tunnel has one of its own.
+   */
+  uint16_t zone;
+  /**
+   * ICMP or ICMPv6 type; 0 for other protocols.
+   */
+  uint8_t icmp_type;
+  /**
+   * ICMP or ICMPv6 code; 0 for other protocols, and of a query that ended.
+   */
+  uint8_t icmp_code;
+  /**
+   * TCP flags as in the header: of the packet, or all that the connection saw.
+   */
+  uint8_t tcp_flags;
+  /**
+   * Of a connection that ended: how, `PORTCULLIS_CLOSE_...`; else 0.
+   */
+  uint8_t close;
+  /**
+   * What staged policies say where they say otherwise: 1 it could pass, 2 it could not; else 0.
+   */
+  uint8_t staged;
+  /**
+   * Zero.
+   */
+  uint8_t reserved;
+  /**
+   * The staged policy that would decide.
+   */
+  const char *staged_policy;
+  /**
+   * Where the staged rule that would decide was written, as `file:line:column`.
+   */
+  const char *staged_origin;
 } portcullis_event;
+
+/**
+ * Settings of a recorder. Set all of it to zero, then `struct_size` to `sizeof`; 0 is the default of
+ * every field.
+ */
+typedef struct portcullis_recorder_config {
+  /**
+   * `sizeof(portcullis_recorder_config)`.
+   */
+  size_t struct_size;
+  /**
+   * What is recorded, NUL-terminated: `none`, `denied`, `all`, or `1/N` for what is denied and one
+   * connection in N. NULL is `all`.
+   */
+  const char *keep;
+  /**
+   * How often a connection that lasts is recorded again, in milliseconds, 1000 at least; 60000
+   * unless set, and never if it is the highest number.
+   */
+  uint32_t update_ms;
+  /**
+   * How long denials are summed up before they are recorded, in milliseconds; 5000 unless set.
+   */
+  uint32_t denied_ms;
+  /**
+   * Different denials that are kept apart within that time, about 600 bytes each; 4096 unless set.
+   */
+  uint32_t denied_kinds;
+  /**
+   * Records that wait at most, about 1 KiB each; 65536 unless set. What does not fit is counted.
+   */
+  uint32_t capacity;
+} portcullis_recorder_config;
 
 /**
  * A connection that is open. It grows at the end: `portcullis_engine_connections` takes its size.
@@ -912,6 +1043,18 @@ typedef struct portcullis_totals {
    * Connections that had to go because there was no more room.
    */
   uint64_t evicted;
+  /**
+   * New connections and denied packets that staged policies judged too.
+   */
+  uint64_t staged;
+  /**
+   * Of these, denied now and allowed by the staged policies.
+   */
+  uint64_t staged_allows;
+  /**
+   * Of these, allowed now and denied by the staged policies.
+   */
+  uint64_t staged_denies;
 } portcullis_totals;
 
 /**
@@ -947,8 +1090,8 @@ typedef struct portcullis_rule_totals {
 } portcullis_rule_totals;
 
 /**
- * Settings of a firewall. Set all of it to zero, then `struct_size` to `sizeof`; but for the
- * interfaces, 0 is the default of every field.
+ * Settings of a firewall. Set all of it to zero, then `struct_size` to `sizeof`; 0 is the default of
+ * every field.
  */
 typedef struct portcullis_firewall_config {
   /**
@@ -956,15 +1099,16 @@ typedef struct portcullis_firewall_config {
    */
   size_t struct_size;
   /**
-   * One end of the wire: the name of an interface in the calling thread's network namespace.
+   * One end of the first wire: the name of an interface in the calling thread's network namespace.
+   * NULL: no wire yet; see `portcullis_firewall_add_wire`.
    */
   const char *a;
   /**
-   * The other end.
+   * The other end; NULL: what comes in at `a` leaves there.
    */
   const char *b;
   /**
-   * Worker threads; 0 is one. At most one for each queue of the interfaces.
+   * Worker threads; 0 is one. They share out the queues of all wires.
    */
   uint32_t workers;
   /**
@@ -1041,6 +1185,19 @@ typedef struct portcullis_firewall_config {
    * Milliseconds that one look through the whole connection table for expired ones takes.
    */
   uint32_t sweep_ms;
+  /**
+   * Prefixes that there is room for in the set of `portcullis_firewall_replace_early_drop`.
+   */
+  uint32_t early_drop_capacity;
+  /**
+   * CPUs for the workers: the first worker stays on the first, and so on, beginning again where
+   * there are more workers.
+   */
+  const uint32_t *cpus;
+  /**
+   * How many; 0: workers go where the scheduler puts them.
+   */
+  size_t cpu_count;
 } portcullis_firewall_config;
 
 /**
@@ -1067,6 +1224,22 @@ typedef struct portcullis_port {
    * MTU in bytes.
    */
   uint32_t mtu;
+  /**
+   * The name of its wire, NUL-terminated, cut if it is longer.
+   */
+  char wire[64];
+  /**
+   * Bytes of packet memory of its wire.
+   */
+  uint64_t memory;
+  /**
+   * 1 if that lies in huge pages.
+   */
+  uint32_t huge_pages;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
 } portcullis_port;
 
 /**
@@ -1075,7 +1248,7 @@ typedef struct portcullis_port {
  */
 typedef struct portcullis_socket {
   /**
-   * Which interface: 0 or 1, as for `portcullis_firewall_port`.
+   * Which interface, as `portcullis_firewall_port` counts them now.
    */
   uint32_t port;
   /**
@@ -1110,7 +1283,7 @@ typedef struct portcullis_socket {
  */
 typedef struct portcullis_program {
   /**
-   * Which interface: 0 or 1, as for `portcullis_firewall_port`.
+   * Which interface, as `portcullis_firewall_port` counts them now.
    */
   uint32_t port;
   /**
@@ -1153,7 +1326,8 @@ typedef struct portcullis_port_change {
    */
   char name[16];
   /**
-   * Which one: 0 or 1, as for `portcullis_firewall_port`.
+   * Which interface, as `portcullis_firewall_port` counts them now; the highest number if it was
+   * removed with its wire.
    */
   uint32_t port;
   /**
@@ -1161,7 +1335,39 @@ typedef struct portcullis_port_change {
    * versions.
    */
   uint32_t state;
+  /**
+   * The name of its wire, NUL-terminated, cut if it is longer.
+   */
+  char wire[64];
 } portcullis_port_change;
+
+/**
+ * Interfaces that belong together. Set all of it to zero, then `struct_size` to `sizeof`. Texts are
+ * NUL-terminated.
+ */
+typedef struct portcullis_wire {
+  /**
+   * `sizeof(portcullis_wire)`.
+   */
+  size_t struct_size;
+  /**
+   * An interface of the calling thread's network namespace.
+   */
+  const char *a;
+  /**
+   * The other end: what comes in at one leaves, if allowed, at the other. NULL: what comes in at
+   * `a` leaves there, if allowed (a hairpin).
+   */
+  const char *b;
+  /**
+   * What it is called; NULL is `a:b`, or `a`.
+   */
+  const char *name;
+  /**
+   * 1: rings of 128 packets and 256 frames a queue, as becomes a link to one pod.
+   */
+  uint8_t small_rings;
+} portcullis_wire;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1391,6 +1597,34 @@ int32_t portcullis_engine_sets(const struct portcullis_engine *engine,
                                size_t *needed);
 
 /**
+ * Judges by these policies too, from now on, over the same cluster and without any effect on packets:
+ * every new connection, and every packet that the policies in force deny. Where the two differ, events
+ * (`staged`) and totals say so. Replaces what was staged before, and follows every change of the
+ * cluster. On any other status what was staged before goes on.
+ *
+ * Undefined unless:
+ * `policies` has `count` texts, each as described there.
+ */
+int32_t portcullis_engine_stage(const struct portcullis_engine *engine,
+                                const struct portcullis_text *policies,
+                                size_t count);
+
+/**
+ * Ends `portcullis_engine_stage`; fine if nothing is staged.
+ */
+int32_t portcullis_engine_unstage(const struct portcullis_engine *engine);
+
+/**
+ * How many policies are staged; 0 if nothing is. `PORTCULLIS_POLICY`, and the error text says why, if
+ * what was staged came to an end by itself: the cluster has become too much for it.
+ *
+ * Undefined unless:
+ * `count` points to room for a number.
+ */
+int32_t portcullis_engine_staged(const struct portcullis_engine *engine,
+                                 size_t *count);
+
+/**
  * Makes a judge of an engine, which lives on until the judge is freed too.
  *
  * `out`: the judge; free it with `portcullis_judge_free`. Any thread.
@@ -1572,7 +1806,8 @@ int32_t portcullis_capture_lost(const struct portcullis_capture *capture,
  *
  * `event_size`: `sizeof(portcullis_event)`.
  * `text`, `text_size`: room for the texts, which the events point into; 256 bytes an event hold most.
- * `count`: how many events were written; fewer than `capacity` means that no more wait.
+ * `count`: how many events were written; 0 means that none waits. As long as some wait the descriptor of
+ * `portcullis_engine_event_fd` stays readable.
  *
  * Any thread; each event goes to one of several readers.
  *
@@ -1606,6 +1841,65 @@ int32_t portcullis_engine_event_fd(const struct portcullis_engine *engine,
  * Never fails; any thread; the caller must not free the text.
  */
 const char *portcullis_reason_name(uint8_t reason);
+
+/**
+ * Makes a recorder of an engine. Each event goes to one reader only: use one recorder, and then
+ * neither another nor `portcullis_engine_events`. Set `denied_burst` of the engine so that floods are
+ * summed up before they get here.
+ *
+ * `config`: NULL for all defaults. `out`: the recorder; free it with `portcullis_recorder_free`. Any
+ * thread.
+ *
+ * Undefined unless:
+ * `config` is NULL or begins with its size, and its text is NUL-terminated; `out` points to room for
+ * a pointer.
+ */
+int32_t portcullis_recorder_new(const struct portcullis_engine *engine,
+                                const struct portcullis_recorder_config *config,
+                                struct portcullis_recorder **out);
+
+/**
+ * Frees a recorder; what it summed up and was not read is gone (`portcullis_recorder_finish`). NULL is
+ * fine; one that was freed already is `PORTCULLIS_BAD_HANDLE`. Any thread.
+ */
+int32_t portcullis_recorder_free(struct portcullis_recorder *recorder);
+
+/**
+ * The text of the last call on this recorder that failed with one; see `portcullis_engine_error`.
+ *
+ * Undefined unless:
+ * `buffer` has room for `size` bytes, `needed` is NULL or points to room for a number.
+ */
+int32_t portcullis_recorder_error(const struct portcullis_recorder *recorder,
+                                  char *buffer,
+                                  size_t size,
+                                  size_t *needed);
+
+/**
+ * Reads what happened, records what is due, and hands over records: whole lines of JSON, each ended
+ * by a newline, without a NUL. What the fields mean stands in docs/flow-records.md. Call it whenever
+ * the descriptor of `portcullis_engine_event_fd` is readable, and some times a second besides.
+ *
+ * `text`, `size`: where to; 64 KiB are a good start. `PORTCULLIS_TOO_SMALL` if not even the first
+ * line fits.
+ * `written`: bytes of text; 0 if there is no record. Call again until it is.
+ * `lost`: events and records that there was no room for since the start; may be NULL.
+ *
+ * Undefined unless:
+ * `text` has room for `size` bytes, `written` points to room for a number, and so does `lost` unless
+ * it is NULL.
+ */
+int32_t portcullis_recorder_read(const struct portcullis_recorder *recorder,
+                                 char *text,
+                                 size_t size,
+                                 size_t *written,
+                                 uint64_t *lost);
+
+/**
+ * Records everything that is there, due or not, such as denials that are still summed up: at the end,
+ * before the last reading.
+ */
+int32_t portcullis_recorder_finish(const struct portcullis_recorder *recorder);
 
 /**
  * Why a flow is decided as it is, for people: the tiers walked, the rule with file and line, near
@@ -1737,8 +2031,8 @@ int32_t portcullis_engine_rule_totals(const struct portcullis_engine *engine,
                                       size_t *count);
 
 /**
- * Opens the interfaces in the calling thread's network namespace and starts forwarding by what is in
- * force on `engine`. Packets flow when this returns. If it fails nothing stays attached, and the
+ * Starts workers and opens the interfaces, if settings name some, in the calling thread's network
+ * namespace; forwards by what is in force on `engine`. Packets flow when this returns. If it fails nothing stays attached, and the
  * engine's error text says why.
  *
  * `out`: the firewall; stop and free it with `portcullis_firewall_stop`. Starts threads named
@@ -1785,7 +2079,8 @@ int32_t portcullis_firewall_lesser_mode(const struct portcullis_firewall *firewa
 /**
  * One of the interfaces in use, and the mode it really has.
  *
- * `index`: 0 or 1; `PORTCULLIS_BAD_VALUE` beyond.
+ * `index`: from 0 on, wire by wire in the order in which they were added; `PORTCULLIS_BAD_VALUE`
+ * beyond the last. Removing a wire moves those behind it.
  *
  * Undefined unless:
  * `out` points to a port whose `struct_size` is set.
@@ -1796,7 +2091,7 @@ int32_t portcullis_firewall_port(const struct portcullis_firewall *firewall,
 
 /**
  * What the kernel counted on the socket of each queue, since it was opened: the queues of the first
- * interface, then those of the second. One system call a socket.
+ * interface, then those of the next. One system call a socket.
  *
  * `socket_size`: `sizeof(portcullis_socket)`. `capacity`: room in `sockets`; what is beyond is left
  * out. `count`: how many there are.
@@ -1829,7 +2124,8 @@ int32_t portcullis_firewall_programs(const struct portcullis_firewall *firewall,
 /**
  * Hands over which interfaces went down, came back or vanished since the last call (or the start), at
  * most `capacity`; the others wait for the next call. Only how it is now: nothing piles up if nobody
- * asks. Packets of an interface that comes back flow by themselves. No descriptor announces it: two
+ * asks. Packets of an interface that comes back flow by themselves; a wire with an interface that
+ * vanished is removed by this call, to be added again when the interface is back. No descriptor announces it: two
  * system calls an interface, so ask every second or so.
  *
  * `change_size`: `sizeof(portcullis_port_change)`. `count`: how many were written; fewer than
@@ -1843,6 +2139,59 @@ int32_t portcullis_firewall_port_changes(const struct portcullis_firewall *firew
                                          size_t change_size,
                                          size_t capacity,
                                          size_t *count);
+
+/**
+ * Opens the interfaces of a wire in the calling thread's network namespace and gives them to the
+ * workers. Packets flow through it when this returns; those of other wires do not wait. Some
+ * milliseconds. A wire of the same name, or with one of these interfaces, is replaced if one of its
+ * interfaces has vanished; else it is `PORTCULLIS_INTERFACE`. If it fails nothing has changed, and the
+ * firewall's error text says why. Any thread; one wire after the other.
+ *
+ * Undefined unless:
+ * `wire` begins with its size, its texts are NUL-terminated.
+ */
+int32_t portcullis_firewall_add_wire(const struct portcullis_firewall *firewall,
+                                     const struct portcullis_wire *wire);
+
+/**
+ * Takes a wire out, by its name: waits a short while for frames in transmission, takes the programs
+ * off its interfaces and gives back all memory. Its connections stay until they time out. Some
+ * milliseconds; other wires do not wait. `PORTCULLIS_NO_SUCH_WIRE` if there is none. Any thread.
+ *
+ * Undefined unless:
+ * `name` is NUL-terminated.
+ */
+int32_t portcullis_firewall_remove_wire(const struct portcullis_firewall *firewall,
+                                        const char *name);
+
+/**
+ * The names of the wires, a line each, in the order in which they were added. Buffer and sizes as in
+ * `portcullis_engine_error`.
+ *
+ * Undefined unless:
+ * `buffer` has room for `size` bytes, `needed` is NULL or points to room for a number.
+ */
+int32_t portcullis_firewall_wires(const struct portcullis_firewall *firewall,
+                                  char *buffer,
+                                  size_t size,
+                                  size_t *needed);
+
+/**
+ * Makes the kernel drop packets from exactly these prefixes, on all interfaces and in either
+ * direction, before any worker sees them: no policy, no record, only a count (`early_dropped` of
+ * `portcullis_firewall_programs`). For floods, and for feeds that no policy excepts; what policies are
+ * to see belongs into a set. Wires that are added later drop them too.
+ *
+ * Needs `early_drop_capacity` of the firewall's settings; `PORTCULLIS_INTERFACE`, and nothing is
+ * changed, if they are more. A system call for each prefix that is there or comes, on each interface.
+ * Any thread.
+ *
+ * Undefined unless:
+ * `prefixes` has `count` prefixes.
+ */
+int32_t portcullis_firewall_replace_early_drop(const struct portcullis_firewall *firewall,
+                                               const struct portcullis_prefix *prefixes,
+                                               size_t count);
 
 /**
  * Where the last panic inside the library was and what it said, of whatever engine or worker thread:

@@ -286,7 +286,10 @@ unsafe fn path<'a>(text: *const c_char) -> Result<&'a Path, Failure> {
 
 /// # Safety
 /// As the functions that call it.
-unsafe fn sources(start: *const portcullis_text, count: usize) -> Result<Vec<Source>, Failure> {
+pub(crate) unsafe fn sources(
+    start: *const portcullis_text,
+    count: usize,
+) -> Result<Vec<Source>, Failure> {
     let mut sources = Vec::new();
     // SAFETY: by this function's contract.
     for text in unsafe { raw::slice(start, count) }? {

@@ -3,6 +3,7 @@
 #![allow(non_camel_case_types, reason = "the names are C's")]
 
 use core::ffi::c_char;
+use core::num::NonZeroU32;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -104,6 +105,10 @@ pub struct portcullis_engine_config {
     /// Milliseconds for which it is remembered who had which identity, so that events read late carry
     /// the names of their time; 5 min unless set.
     pub retention_ms: u64,
+    /// Dropped packets a second that are told one by one, of each worker and of the same identities,
+    /// reason, rule and protocol; those beyond are told together, so that a flood costs a few events a
+    /// second. 0: all are told one by one.
+    pub denied_burst: u32,
 }
 
 // SAFETY: `repr(C)`, the size first, integers only.
@@ -203,6 +208,7 @@ impl portcullis_engine_config {
         tcp_timeout_ms: 0,
         udp_timeout_ms: 0,
         retention_ms: 0,
+        denied_burst: 0,
     };
 
     fn read(&self) -> Result<EngineConfig, Failure> {
@@ -230,6 +236,7 @@ impl portcullis_engine_config {
         pipeline.pass_neighbour_discovery = !flag(self.judge_neighbour_discovery)?;
         pipeline.pass_non_ip = flag(self.pass_non_ip)?;
         pipeline.connections.pick_up = flag(self.pick_up)?;
+        pipeline.denied_burst = NonZeroU32::new(self.denied_burst);
         pipeline.complete_checksums = !flag(self.leave_checksums)?;
         if flag(self.evict_when_full)? {
             pipeline.connections.on_full = OnFull::EvictOldest;

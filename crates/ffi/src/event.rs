@@ -5,8 +5,9 @@
 use core::ffi::{c_char, c_int};
 use core::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use portcullis_core::dataplane::event::Close;
 use portcullis_core::dataplane::reason::Reason;
 use portcullis_core::{FlowEvent, FlowKind, Party};
 
@@ -15,12 +16,29 @@ use crate::handle;
 use crate::raw;
 use crate::types::{PORTCULLIS_ALLOW, PORTCULLIS_DENY, PORTCULLIS_NO_REASON, portcullis_address};
 
-/// A connection was opened, or a packet that stands alone was allowed.
+/// A connection was opened.
 pub const PORTCULLIS_EVENT_OPENED: u8 = 1;
 /// A packet was dropped.
 pub const PORTCULLIS_EVENT_DROPPED: u8 = 2;
 /// A connection ended.
 pub const PORTCULLIS_EVENT_ENDED: u8 = 3;
+/// A connection was judged anew, and another rule allows it now, or it is another identity's.
+pub const PORTCULLIS_EVENT_CHANGED: u8 = 4;
+/// A packet that stands alone and opens nothing, such as an ICMP message that is no query, was allowed.
+pub const PORTCULLIS_EVENT_PASSED: u8 = 5;
+
+/// `close`: both ends had said FIN.
+pub const PORTCULLIS_CLOSE_FIN: u8 = 1;
+/// `close`: TCP reset.
+pub const PORTCULLIS_CLOSE_RESET: u8 = 2;
+/// `close`: silent for too long.
+pub const PORTCULLIS_CLOSE_TIMEOUT: u8 = 3;
+/// `close`: had to make room.
+pub const PORTCULLIS_CLOSE_EVICTED: u8 = 4;
+/// `close`: another connection between the same ends took its place.
+pub const PORTCULLIS_CLOSE_REPLACED: u8 = 5;
+/// `close`: the policy in force denies it.
+pub const PORTCULLIS_CLOSE_POLICY: u8 = 6;
 
 /// Something that happened to a flow. It grows at the end: `portcullis_engine_events` takes its size.
 /// Texts are NUL-terminated UTF-8 in the caller's text buffer; NULL if there is nothing to say.
@@ -55,9 +73,10 @@ pub struct portcullis_event {
     pub destination_identity: u32,
     /// Of a connection that ended: how long it lasted, in nanoseconds.
     pub duration: u64,
-    /// Of a connection that ended: packets from the opener, and back.
+    /// Of a connection that ended: packets from the opener, and back; else the first is how many
+    /// packets this tells of: one, unless denied packets are told together (`denied_burst`).
     pub packets: [u64; 2],
-    /// Of a connection that ended: bytes of IP packets from the opener, and back.
+    /// Bytes of these IP packets: from the opener, and back.
     pub bytes: [u64; 2],
     /// The policy that decided, as `Kind/namespace/name`, or `default`.
     pub policy: *const c_char,
@@ -71,11 +90,33 @@ pub struct portcullis_event {
     pub source_labels: *const c_char,
     /// The same of the destination.
     pub destination_labels: *const c_char,
+    /// When the first packet of it was seen, or the connection began, as `time`.
+    pub since: u64,
+    /// When a packet of it was seen last, as `time`.
+    pub last_seen: u64,
+    /// The address space: 0 unless a tunnel has one of its own.
+    pub zone: u16,
+    /// ICMP or ICMPv6 type; 0 for other protocols.
+    pub icmp_type: u8,
+    /// ICMP or ICMPv6 code; 0 for other protocols, and of a query that ended.
+    pub icmp_code: u8,
+    /// TCP flags as in the header: of the packet, or all that the connection saw.
+    pub tcp_flags: u8,
+    /// Of a connection that ended: how, `PORTCULLIS_CLOSE_...`; else 0.
+    pub close: u8,
+    /// What staged policies say where they say otherwise: 1 it could pass, 2 it could not; else 0.
+    pub staged: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// The staged policy that would decide.
+    pub staged_policy: *const c_char,
+    /// Where the staged rule that would decide was written, as `file:line:column`.
+    pub staged_origin: *const c_char,
 }
 
 // SAFETY: `repr(C)`, integers and raw pointers only. (Functions take its size beside it.)
 unsafe impl raw::Growable for portcullis_event {
-    const FIRST: usize = size_of::<Self>();
+    const FIRST: usize = core::mem::offset_of!(Self, since);
 }
 
 /// Hands over what was recorded since the last call, at most `capacity` events, oldest first for each
@@ -84,7 +125,8 @@ unsafe impl raw::Growable for portcullis_event {
 ///
 /// `event_size`: `sizeof(portcullis_event)`.
 /// `text`, `text_size`: room for the texts, which the events point into; 256 bytes an event hold most.
-/// `count`: how many events were written; fewer than `capacity` means that no more wait.
+/// `count`: how many events were written; 0 means that none waits. As long as some wait the descriptor of
+/// `portcullis_engine_event_fd` stays readable.
 ///
 /// Any thread; each event goes to one of several readers.
 ///
@@ -161,11 +203,15 @@ struct Texts<'a> {
 
 impl Texts<'_> {
     fn describe(&mut self, event: &FlowEvent) -> portcullis_event {
-        let (mut duration, mut packets, mut bytes) = (0, [0; 2], [0; 2]);
+        let (mut duration, mut packets, mut bytes) = (0, [event.packets, 0], [event.bytes, 0]);
+        let mut close = 0;
         let kind = match event.kind {
-            FlowKind::Opened | FlowKind::Passed => PORTCULLIS_EVENT_OPENED,
+            FlowKind::Opened => PORTCULLIS_EVENT_OPENED,
+            FlowKind::Passed => PORTCULLIS_EVENT_PASSED,
+            FlowKind::Changed => PORTCULLIS_EVENT_CHANGED,
             FlowKind::Dropped => PORTCULLIS_EVENT_DROPPED,
-            FlowKind::Ended { duration: lasted, traffic, .. } => {
+            FlowKind::Ended { duration: lasted, traffic, close: how } => {
+                close = close_of(how);
                 duration = u64::try_from(lasted.as_nanos()).unwrap_or(u64::MAX);
                 packets = traffic.map(|traffic| traffic.packets);
                 bytes = traffic.map(|traffic| traffic.bytes);
@@ -192,9 +238,12 @@ impl Texts<'_> {
         let destination_name = put(name(&event.to));
         let source_labels = put(labels(&event.from));
         let destination_labels = put(labels(&event.to));
-        let time = event.time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let staged_rule = event.staged.as_ref().and_then(|staged| staged.rule.as_ref());
+        let staged_policy = put(staged_rule.map(|rule| rule.policy.name.to_string()));
+        let staged_origin = put(staged_rule.map(|rule| rule.origin.to_string()));
+        let [icmp_type, icmp_code] = event.icmp.unwrap_or_default();
         portcullis_event {
-            time: u64::try_from(time.as_nanos()).unwrap_or(u64::MAX),
+            time: nanoseconds(event.time),
             kind,
             verdict: if event.allowed { PORTCULLIS_ALLOW } else { PORTCULLIS_DENY },
             reason: event.reason.map_or(PORTCULLIS_NO_REASON, |reason| reason as u8),
@@ -216,6 +265,21 @@ impl Texts<'_> {
             destination_name,
             source_labels,
             destination_labels,
+            since: nanoseconds(event.since),
+            last_seen: nanoseconds(event.last_seen),
+            zone: event.zone,
+            icmp_type,
+            icmp_code,
+            tcp_flags: event.tcp_flags.unwrap_or_default(),
+            close,
+            staged: match &event.staged {
+                None => 0,
+                Some(staged) if staged.allowed => 1,
+                Some(_) => 2,
+            },
+            reserved: 0,
+            staged_policy,
+            staged_origin,
         }
     }
 
@@ -237,5 +301,22 @@ impl Texts<'_> {
             last.write(0);
         }
         Some(start)
+    }
+}
+
+fn nanoseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+const fn close_of(close: Close) -> u8 {
+    match close {
+        Close::Fin => PORTCULLIS_CLOSE_FIN,
+        Close::Reset => PORTCULLIS_CLOSE_RESET,
+        Close::Timeout => PORTCULLIS_CLOSE_TIMEOUT,
+        Close::Evicted => PORTCULLIS_CLOSE_EVICTED,
+        Close::Replaced => PORTCULLIS_CLOSE_REPLACED,
+        Close::Policy => PORTCULLIS_CLOSE_POLICY,
+        _ => 0,
     }
 }

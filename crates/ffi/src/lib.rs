@@ -11,11 +11,14 @@ pub mod engine;
 pub mod apply;
 pub mod endpoint;
 pub mod set;
+pub mod stage;
 
 pub mod judge;
 
 pub mod capture;
 pub mod event;
+pub mod recorder;
+
 pub mod explain;
 pub mod observe;
 pub mod totals;

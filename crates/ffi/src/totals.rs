@@ -46,6 +46,12 @@ pub struct portcullis_totals {
     pub capacity: u64,
     /// Connections that had to go because there was no more room.
     pub evicted: u64,
+    /// New connections and denied packets that staged policies judged too.
+    pub staged: u64,
+    /// Of these, denied now and allowed by the staged policies.
+    pub staged_allows: u64,
+    /// Of these, allowed now and denied by the staged policies.
+    pub staged_denies: u64,
 }
 
 /// What one rule let pass and refused since the start. It grows at the end:
@@ -109,6 +115,9 @@ pub unsafe extern "C" fn portcullis_engine_totals(
             half_open: totals.half_open as u64,
             capacity: totals.capacity as u64,
             evicted: totals.evicted,
+            staged: totals.staged,
+            staged_allows: totals.staged_allows,
+            staged_denies: totals.staged_denies,
         };
         // SAFETY: by this function's contract.
         unsafe { raw::write_growable(out, value) }

@@ -1,8 +1,10 @@
-//! Firewalls: an engine on a wire between two interfaces.
+//! Firewalls: an engine on wires between interfaces.
 
 #![allow(non_camel_case_types, reason = "the names are C's")]
 
 pub mod port;
+pub mod wire;
+
 #[cfg(feature = "xdp")]
 mod running;
 #[cfg(not(feature = "xdp"))]
@@ -55,18 +57,19 @@ pub const PORTCULLIS_HUGE_PAGES_PREFER: u8 = 1;
 /// Huge pages or an error.
 pub const PORTCULLIS_HUGE_PAGES_REQUIRE: u8 = 2;
 
-/// Settings of a firewall. Set all of it to zero, then `struct_size` to `sizeof`; but for the
-/// interfaces, 0 is the default of every field.
+/// Settings of a firewall. Set all of it to zero, then `struct_size` to `sizeof`; 0 is the default of
+/// every field.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct portcullis_firewall_config {
     /// `sizeof(portcullis_firewall_config)`.
     pub struct_size: usize,
-    /// One end of the wire: the name of an interface in the calling thread's network namespace.
+    /// One end of the first wire: the name of an interface in the calling thread's network namespace.
+    /// NULL: no wire yet; see `portcullis_firewall_add_wire`.
     pub a: *const c_char,
-    /// The other end.
+    /// The other end; NULL: what comes in at `a` leaves there.
     pub b: *const c_char,
-    /// Worker threads; 0 is one. At most one for each queue of the interfaces.
+    /// Worker threads; 0 is one. They share out the queues of all wires.
     pub workers: u32,
     /// `PORTCULLIS_MODE_...`.
     pub mode: u8,
@@ -108,11 +111,27 @@ pub struct portcullis_firewall_config {
     pub tick_ms: u32,
     /// Milliseconds that one look through the whole connection table for expired ones takes.
     pub sweep_ms: u32,
+    /// Prefixes that there is room for in the set of `portcullis_firewall_replace_early_drop`.
+    pub early_drop_capacity: u32,
+    /// CPUs for the workers: the first worker stays on the first, and so on, beginning again where
+    /// there are more workers.
+    pub cpus: *const u32,
+    /// How many; 0: workers go where the scheduler puts them.
+    pub cpu_count: usize,
 }
 
 // SAFETY: `repr(C)`, the size first, integers and raw pointers only.
 unsafe impl Growable for portcullis_firewall_config {
     const FIRST: usize = core::mem::offset_of!(Self, huge_pages);
+}
+
+/// What the pointers of the settings say.
+#[cfg_attr(not(feature = "xdp"), allow(dead_code, reason = "nobody asks"))]
+struct Given<'a> {
+    a: Option<&'a str>,
+    b: Option<&'a str>,
+    pins: Option<&'a str>,
+    cpus: &'a [u32],
 }
 
 impl portcullis_firewall_config {
@@ -138,11 +157,14 @@ impl portcullis_firewall_config {
         idle_rounds: 0,
         tick_ms: 0,
         sweep_ms: 0,
+        early_drop_capacity: 0,
+        cpus: core::ptr::null(),
+        cpu_count: 0,
     };
 }
 
-/// Opens the interfaces in the calling thread's network namespace and starts forwarding by what is in
-/// force on `engine`. Packets flow when this returns. If it fails nothing stays attached, and the
+/// Starts workers and opens the interfaces, if settings name some, in the calling thread's network
+/// namespace; forwards by what is in force on `engine`. Packets flow when this returns. If it fails nothing stays attached, and the
 /// engine's error text says why.
 ///
 /// `out`: the firewall; stop and free it with `portcullis_firewall_stop`. Starts threads named
@@ -163,12 +185,14 @@ pub unsafe extern "C" fn portcullis_firewall_start(
         // SAFETY: by this function's contract.
         let config = unsafe { raw::read_growable(config, portcullis_firewall_config::EMPTY) }?;
         // SAFETY: by this function's contract.
-        let a = unsafe { raw::text(config.a) }?;
+        let a = unsafe { raw::optional_text(config.a) }?;
         // SAFETY: by this function's contract.
-        let b = unsafe { raw::text(config.b) }?;
+        let b = unsafe { raw::optional_text(config.b) }?;
         // SAFETY: by this function's contract.
         let pins = unsafe { raw::optional_text(config.pins) }?;
-        let firewall = Running::start(&held.object, &config, [a, b], pins)?;
+        // SAFETY: by this function's contract.
+        let cpus = unsafe { raw::slice(config.cpus, config.cpu_count) }?;
+        let firewall = Running::start(&held.object, &config, &Given { a, b, pins, cpus })?;
         let firewall = FIREWALLS.insert(firewall)?;
         // SAFETY: by this function's contract.
         unsafe { raw::write(out, firewall) };

@@ -23,6 +23,14 @@ pub struct portcullis_port {
     pub queues: u32,
     /// MTU in bytes.
     pub mtu: u32,
+    /// The name of its wire, NUL-terminated, cut if it is longer.
+    pub wire: [c_char; 64],
+    /// Bytes of packet memory of its wire.
+    pub memory: u64,
+    /// 1 if that lies in huge pages.
+    pub huge_pages: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// What the kernel counted on one socket. It grows at the end: `portcullis_firewall_sockets` takes its
@@ -30,7 +38,7 @@ pub struct portcullis_port {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct portcullis_socket {
-    /// Which interface: 0 or 1, as for `portcullis_firewall_port`.
+    /// Which interface, as `portcullis_firewall_port` counts them now.
     pub port: u32,
     /// Which queue of it.
     pub queue: u32,
@@ -51,7 +59,7 @@ pub struct portcullis_socket {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct portcullis_program {
-    /// Which interface: 0 or 1, as for `portcullis_firewall_port`.
+    /// Which interface, as `portcullis_firewall_port` counts them now.
     pub port: u32,
     /// Zero.
     pub reserved: u32,
@@ -84,16 +92,19 @@ pub const PORTCULLIS_PORT_GONE: u32 = 3;
 pub struct portcullis_port_change {
     /// The interface, NUL-terminated.
     pub name: [c_char; 16],
-    /// Which one: 0 or 1, as for `portcullis_firewall_port`.
+    /// Which interface, as `portcullis_firewall_port` counts them now; the highest number if it was
+    /// removed with its wire.
     pub port: u32,
     /// What it is now: `PORTCULLIS_PORT_...`; numbers that the caller does not know may come in later
     /// versions.
     pub state: u32,
+    /// The name of its wire, NUL-terminated, cut if it is longer.
+    pub wire: [c_char; 64],
 }
 
 // SAFETY: `repr(C)`, the size first, integers only.
 unsafe impl Growable for portcullis_port {
-    const FIRST: usize = size_of::<Self>();
+    const FIRST: usize = core::mem::offset_of!(Self, wire);
 }
 // SAFETY: `repr(C)`, integers only. (Functions take its size beside it.)
 unsafe impl Growable for portcullis_socket {
@@ -110,7 +121,8 @@ unsafe impl Growable for portcullis_port_change {
 
 /// One of the interfaces in use, and the mode it really has.
 ///
-/// `index`: 0 or 1; `PORTCULLIS_BAD_VALUE` beyond.
+/// `index`: from 0 on, wire by wire in the order in which they were added; `PORTCULLIS_BAD_VALUE`
+/// beyond the last. Removing a wire moves those behind it.
 ///
 /// # Safety
 /// `out` points to a port whose `struct_size` is set.
@@ -128,7 +140,7 @@ pub unsafe extern "C" fn portcullis_firewall_port(
 }
 
 /// What the kernel counted on the socket of each queue, since it was opened: the queues of the first
-/// interface, then those of the second. One system call a socket.
+/// interface, then those of the next. One system call a socket.
 ///
 /// `socket_size`: `sizeof(portcullis_socket)`. `capacity`: room in `sockets`; what is beyond is left
 /// out. `count`: how many there are.
@@ -185,7 +197,8 @@ pub unsafe extern "C" fn portcullis_firewall_programs(
 
 /// Hands over which interfaces went down, came back or vanished since the last call (or the start), at
 /// most `capacity`; the others wait for the next call. Only how it is now: nothing piles up if nobody
-/// asks. Packets of an interface that comes back flow by themselves. No descriptor announces it: two
+/// asks. Packets of an interface that comes back flow by themselves; a wire with an interface that
+/// vanished is removed by this call, to be added again when the interface is back. No descriptor announces it: two
 /// system calls an interface, so ask every second or so.
 ///
 /// `change_size`: `sizeof(portcullis_port_change)`. `count`: how many were written; fewer than

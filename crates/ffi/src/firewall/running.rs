@@ -7,15 +7,16 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use portcullis_core::dataplane::port::xdp::{
     BusyPoll, FailureMode, HugePages, LinkState, Mode, ModePolicy, ProgramVerdict,
 };
-use portcullis_core::{Config, Engine, Firewall, PortChange};
+use portcullis_core::{Config, Engine, Firewall, PortChange, Topology};
 
 use super::port::{
     PORTCULLIS_PORT_DOWN, PORTCULLIS_PORT_GONE, PORTCULLIS_PORT_UP, portcullis_port,
     portcullis_port_change, portcullis_program, portcullis_socket,
 };
+use super::wire::Wanted;
 use super::*;
 use crate::handle::lock;
-use crate::status::{Failure, PORTCULLIS_BAD_VALUE, PORTCULLIS_SYSTEM};
+use crate::status::{Failure, PORTCULLIS_BAD_VALUE, PORTCULLIS_NULL, PORTCULLIS_SYSTEM};
 use crate::types::{fixed, flag};
 
 /// A firewall, and what its caller had no room for yet.
@@ -29,13 +30,37 @@ impl Running {
     pub(super) fn start(
         engine: &Engine,
         config: &portcullis_firewall_config,
-        [a, b]: [&str; 2],
-        pins: Option<&str>,
+        given: &Given<'_>,
     ) -> Result<Self, Failure> {
-        let config = config.read([a, b], pins)?;
+        let config = config.read(given)?;
         let _blocked = Blocked::new();
         let firewall = Firewall::attach(engine.clone(), config)?;
         Ok(Self { firewall, changes: Mutex::default() })
+    }
+
+    pub(super) fn add_wire(&self, wanted: &Wanted<'_>) -> Result<(), Failure> {
+        let wire = match wanted.b {
+            Some(b) => Topology::wire(wanted.a, b),
+            None => Topology::hairpin(wanted.a),
+        };
+        let wire = if wanted.small { wire.small() } else { wire };
+        Ok(self.firewall.add_wire(match wanted.name {
+            Some(name) => wire.named(name),
+            None => wire,
+        })?)
+    }
+
+    pub(super) fn remove_wire(&self, name: &str) -> Result<(), Failure> {
+        Ok(self.firewall.remove_wire(name)?)
+    }
+
+    pub(super) fn wires(&self) -> String {
+        self.firewall.wire_names().join("\n")
+    }
+
+    pub(super) fn replace_early_drop(&self, prefixes: &[ipnet::IpNet]) -> Result<(), Failure> {
+        self.firewall.replace_early_drop(prefixes)?;
+        Ok(())
     }
 
     pub(super) fn lesser_mode(&self) -> String {
@@ -51,6 +76,10 @@ impl Running {
             mode: fixed(&port.mode.to_string()),
             queues: port.queues as u32,
             mtu: port.mtu,
+            wire: fixed(&port.wire),
+            memory: port.memory.bytes,
+            huge_pages: port.memory.huge_pages.into(),
+            reserved: 0,
         })
     }
 
@@ -117,8 +146,8 @@ impl Running {
                 LinkState::Down => PORTCULLIS_PORT_DOWN,
                 LinkState::Gone => PORTCULLIS_PORT_GONE,
             };
-            let name = fixed(&change.name);
-            take(portcullis_port_change { name, port: self.index(&change.name), state });
+            let (name, wire) = (fixed(&change.name), fixed(&change.wire));
+            take(portcullis_port_change { name, port: self.index(&change.name), state, wire });
         }
         Ok(())
     }
@@ -129,7 +158,7 @@ fn cannot(what: &'static str) -> impl FnOnce(std::io::Error) -> Failure {
 }
 
 impl portcullis_firewall_config {
-    fn read(&self, [a, b]: [&str; 2], pins: Option<&str>) -> Result<Config, Failure> {
+    fn read(&self, given: &Given<'_>) -> Result<Config, Failure> {
         let mode = match self.mode {
             PORTCULLIS_MODE_PREFER_ZEROCOPY => ModePolicy::Prefer(Mode::ZeroCopy),
             PORTCULLIS_MODE_REQUIRE_ZEROCOPY => ModePolicy::Require(Mode::ZeroCopy),
@@ -161,11 +190,19 @@ impl portcullis_firewall_config {
             return Err(Failure::new(PORTCULLIS_BAD_VALUE, text));
         }
         let workers = (self.workers as usize).max(1);
-        let config = Config::wire(a, b).workers(workers).mode(mode).failure(failure);
+        let config = match (given.a, given.b) {
+            (None, None) => Config::idle(),
+            (None, Some(_)) => return Err(PORTCULLIS_NULL.into()),
+            (Some(a), None) => Config::idle().with(Topology::hairpin(a)),
+            (Some(a), Some(b)) => Config::wire(a, b),
+        };
+        let cpus: Vec<usize> = given.cpus.iter().map(|cpu| *cpu as usize).collect();
+        let config = config.workers(workers).cpus(cpus).mode(mode).failure(failure);
         let config = config.ports(|ports| {
             ports.huge_pages = huge_pages;
             ports.promiscuous = promiscuous;
-            ports.pins = pins.map(Into::into);
+            ports.pins = given.pins.map(Into::into);
+            ports.early_drop_capacity = self.early_drop_capacity;
             let rings = &mut ports.rings;
             rings.rx = set(self.rx_ring).unwrap_or(rings.rx);
             rings.tx = set(self.tx_ring).unwrap_or(rings.tx);

@@ -3,7 +3,8 @@
 use portcullis_core::Engine;
 
 use super::port::{portcullis_port, portcullis_port_change, portcullis_program, portcullis_socket};
-use super::portcullis_firewall_config;
+use super::wire::Wanted;
+use super::{Given, portcullis_firewall_config};
 use crate::status::{Failure, PORTCULLIS_NO_XDP};
 
 /// There is none.
@@ -13,8 +14,7 @@ impl Running {
     pub(super) fn start(
         _: &Engine,
         _: &portcullis_firewall_config,
-        _: [&str; 2],
-        _: Option<&str>,
+        _: &Given<'_>,
     ) -> Result<Self, Failure> {
         Err(PORTCULLIS_NO_XDP.into())
     }
@@ -40,6 +40,22 @@ impl Running {
         _: usize,
         _: impl FnMut(portcullis_port_change),
     ) -> Result<(), Failure> {
+        match *self {}
+    }
+
+    pub(super) fn add_wire(&self, _: &Wanted<'_>) -> Result<(), Failure> {
+        match *self {}
+    }
+
+    pub(super) fn remove_wire(&self, _: &str) -> Result<(), Failure> {
+        match *self {}
+    }
+
+    pub(super) fn wires(&self) -> String {
+        match *self {}
+    }
+
+    pub(super) fn replace_early_drop(&self, _: &[ipnet::IpNet]) -> Result<(), Failure> {
         match *self {}
     }
 }

@@ -328,6 +328,102 @@ static void captures(portcullis_engine *engine) {
     STATUS(PORTCULLIS_BAD_HANDLE, portcullis_capture_allow((portcullis_capture *)(void *)engine, 1));
 }
 
+/* Reads all records; answers how many have this text. */
+static size_t records_with(portcullis_recorder *recorder, const char *wanted) {
+    static char text[1 << 16];
+    size_t written = 0, found = 0;
+    uint64_t lost = 9;
+    do {
+        char *line, *end;
+        OK(portcullis_recorder_read(recorder, text, sizeof text - 1, &written, &lost));
+        CHECK(lost == 0 && (written == 0 || text[written - 1] == '\n'));
+        text[written] = '\0';
+        CHECK(strlen(text) == written);
+        for (line = text; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+            *end = '\0';
+            CHECK(line[0] == '{' && end[-1] == '}');
+            found += strstr(line, wanted) != NULL;
+        }
+    } while (written > 0);
+    return found;
+}
+
+/* Policies beside those in force, and records of what became of flows. */
+static void stage_and_record(void) {
+    portcullis_engine *engine = NULL;
+    portcullis_judge *judge = NULL;
+    portcullis_recorder *recorder = NULL;
+    portcullis_recorder_config config;
+    portcullis_text staged = text_of("staged.yaml", POLICIES), broken = text_of("b.yaml", "kind: [");
+    uint8_t frames[2][TCP_FRAME];
+    portcullis_packet packets[2];
+    portcullis_judgement out[2];
+    portcullis_event events[4];
+    portcullis_totals totals;
+    char text[2048];
+    size_t count = 99;
+
+    OK(portcullis_engine_new(NULL, &engine));
+    OK(portcullis_judge_new(engine, &judge));
+    OK(apply(engine, CLUSTER, ""));
+    OK(portcullis_engine_staged(engine, &count));
+    CHECK(count == 0);
+    OK(portcullis_engine_unstage(engine));
+    STATUS(PORTCULLIS_REFUSED, portcullis_engine_stage(engine, &broken, 1));
+    OK(portcullis_engine_stage(engine, &staged, 1));
+    OK(portcullis_engine_staged(engine, &count));
+    CHECK(count == 1);
+    tcp_frame(frames[0], 1, 40000, 2, 5432, SYN, 1, 0);
+    tcp_frame(frames[1], 1, 40000, 2, 22, SYN, 1, 0);
+    packets[0] = packet_of(frames[0]);
+    packets[1] = packet_of(frames[1]);
+    OK(portcullis_judge_packets(judge, 0, packets, 2, out));
+    CHECK(out[0].verdict == PORTCULLIS_ALLOW && out[1].verdict == PORTCULLIS_ALLOW);
+    OK(portcullis_engine_events(engine, events, sizeof events[0], 4, text, sizeof text, &count));
+    CHECK(count == 2 && events[0].staged == 0 && events[0].staged_policy == NULL);
+    CHECK(events[1].staged == 2 && strstr(events[1].staged_policy, "web-to-db") != NULL);
+    CHECK(strncmp(events[1].staged_origin, "staged.yaml:", 12) == 0);
+    CHECK(events[1].packets[0] == 1 && events[1].bytes[0] == 40 && events[1].tcp_flags == SYN);
+    CHECK(events[1].zone == 0 && events[1].close == 0 && events[1].since <= events[1].last_seen);
+    memset(&totals, 0, sizeof totals);
+    totals.struct_size = sizeof totals;
+    OK(portcullis_engine_totals(engine, &totals));
+    CHECK(totals.staged == 2 && totals.staged_denies == 1 && totals.staged_allows == 0);
+    OK(portcullis_engine_unstage(engine));
+    OK(portcullis_engine_staged(engine, &count));
+    CHECK(count == 0);
+
+    memset(&config, 0, sizeof config);
+    STATUS(PORTCULLIS_BAD_SIZE, portcullis_recorder_new(engine, &config, &recorder));
+    config.struct_size = sizeof config;
+    config.keep = "some";
+    STATUS(PORTCULLIS_BAD_VALUE, portcullis_recorder_new(engine, &config, &recorder));
+    OK(portcullis_engine_error(engine, text, sizeof text, NULL));
+    CHECK(strstr(text, "1/N") != NULL);
+    config.keep = "all";
+    config.capacity = 1 << 30;
+    STATUS(PORTCULLIS_BAD_VALUE, portcullis_recorder_new(engine, &config, &recorder));
+    config.capacity = 100;
+    OK(portcullis_recorder_new(engine, &config, &recorder));
+    OK(apply(engine, CLUSTER, POLICIES));
+    tcp_frame(frames[0], 1, 40001, 2, 5432, SYN, 1, 0);
+    tcp_frame(frames[1], 1, 40001, 2, 22, SYN, 1, 0);
+    OK(portcullis_judge_packets(judge, 0, packets, 2, out));
+    CHECK(out[0].verdict == PORTCULLIS_ALLOW && out[1].verdict == PORTCULLIS_DENY);
+    STATUS(PORTCULLIS_TOO_SMALL, portcullis_recorder_read(recorder, text, 5, &count, NULL));
+    STATUS(PORTCULLIS_NULL, portcullis_recorder_read(recorder, text, 5, NULL, NULL));
+    CHECK(records_with(recorder, "5432") == 1);
+    /* Denials are summed up, until somebody wants them. */
+    OK(portcullis_recorder_finish(recorder));
+    CHECK(records_with(recorder, "policy_denied") == 1);
+    OK(portcullis_recorder_error(recorder, text, sizeof text, NULL));
+    OK(portcullis_engine_free(engine)); /* the recorder outlives it */
+    CHECK(records_with(recorder, "{") == 0);
+    OK(portcullis_recorder_free(recorder));
+    STATUS(PORTCULLIS_BAD_HANDLE, portcullis_recorder_free(recorder));
+    OK(portcullis_judge_free(judge));
+}
+
 static void settings(void) {
     portcullis_engine_config config;
     portcullis_engine *engine = NULL;
@@ -378,6 +474,7 @@ int main(void) {
     numbers(engine, judge);
     frames_to_send(engine);
     captures(engine);
+    stage_and_record();
     settings();
     OK(portcullis_judge_free(judge));
     OK(portcullis_engine_free(engine));

@@ -127,6 +127,62 @@ static void read_capture(struct portcullis_engine *engine, struct portcullis_cap
     OK(portcullis_capture_free(capture));
 }
 
+/* A wire comes to an idle firewall, goes, and comes again. */
+static int add_wires(struct portcullis_firewall *firewall, const char *a, const char *b) {
+    struct portcullis_wire wire;
+    struct portcullis_port port;
+    struct portcullis_prefix prefixes[3];
+    char text[4096];
+    size_t n;
+
+    port.struct_size = sizeof port;
+    STATUS(PORTCULLIS_BAD_VALUE, portcullis_firewall_port(firewall, 0, &port));
+    OK(portcullis_firewall_wires(firewall, text, sizeof text, NULL));
+    CHECK(text[0] == '\0');
+    memset(&wire, 0, sizeof wire);
+    STATUS(PORTCULLIS_BAD_SIZE, portcullis_firewall_add_wire(firewall, &wire));
+    wire.struct_size = sizeof wire;
+    STATUS(PORTCULLIS_NULL, portcullis_firewall_add_wire(firewall, &wire));
+    STATUS(PORTCULLIS_NULL, portcullis_firewall_add_wire(firewall, NULL));
+    wire.a = "nosuch0";
+    STATUS(PORTCULLIS_INTERFACE, portcullis_firewall_add_wire(firewall, &wire));
+    OK(portcullis_firewall_error(firewall, text, sizeof text, NULL));
+    CHECK(strstr(text, "nosuch0") != NULL);
+    wire.a = a;
+    wire.b = b;
+    wire.small_rings = 2;
+    STATUS(PORTCULLIS_BAD_VALUE, portcullis_firewall_add_wire(firewall, &wire));
+    wire.small_rings = 1;
+    if (portcullis_firewall_add_wire(firewall, &wire) != PORTCULLIS_OK) {
+        OK(portcullis_firewall_error(firewall, text, sizeof text, NULL));
+        fprintf(stderr, "%s\n", text);
+        return 1;
+    }
+    STATUS(PORTCULLIS_INTERFACE, portcullis_firewall_add_wire(firewall, &wire));
+    STATUS(PORTCULLIS_NO_SUCH_WIRE, portcullis_firewall_remove_wire(firewall, "link"));
+    snprintf(text, sizeof text, "%s:%s", a, b);
+    OK(portcullis_firewall_remove_wire(firewall, text));
+    wire.small_rings = 0;
+    wire.name = "link";
+    OK(portcullis_firewall_add_wire(firewall, &wire));
+    OK(portcullis_firewall_wires(firewall, text, sizeof text, NULL));
+    CHECK(strcmp(text, "link") == 0);
+    OK(portcullis_firewall_port(firewall, 1, &port));
+    CHECK(strcmp(port.wire, "link") == 0 && port.memory >= 65536 && port.huge_pages <= 1);
+
+    memset(prefixes, 0, sizeof prefixes);
+    for (n = 0; n < 3; n++) {
+        prefixes[n].address = v4(203, 0, (uint8_t)n, 0);
+        prefixes[n].length = 24;
+    }
+    OK(portcullis_firewall_replace_early_drop(firewall, prefixes, 2));
+    STATUS(PORTCULLIS_INTERFACE, portcullis_firewall_replace_early_drop(firewall, prefixes, 3));
+    OK(portcullis_firewall_replace_early_drop(firewall, NULL, 0));
+    prefixes[0].length = 33;
+    STATUS(PORTCULLIS_PREFIX, portcullis_firewall_replace_early_drop(firewall, prefixes, 1));
+    return 0;
+}
+
 static int run(const char *a, const char *b) {
     struct portcullis_firewall_config wire;
     struct portcullis_engine *engine = NULL;
@@ -138,6 +194,7 @@ static int run(const char *a, const char *b) {
     struct portcullis_capture_filter filter;
     struct portcullis_address db = v4(10, 98, 7, 2);
     uint64_t rounds = 0;
+    uint32_t cpu = 100000;
     struct portcullis_port port;
     char line[16], text[4096];
     size_t count = 0;
@@ -155,7 +212,7 @@ static int run(const char *a, const char *b) {
     OK(portcullis_engine_error(engine, text, sizeof text, NULL));
     CHECK(strstr(text, "rx 100") != NULL);
     wire.rx_ring = 256;
-    wire.frames_per_queue = 1024;
+    wire.frames_per_queue = 1280;
     wire.tick_ms = 101;
     STATUS(PORTCULLIS_BAD_VALUE, portcullis_firewall_start(engine, &wire, &firewall));
     wire.tick_ms = 50;
@@ -171,11 +228,17 @@ static int run(const char *a, const char *b) {
     filter.snap = 60;
     OK(portcullis_capture_new(engine, &filter, &capture));
     OK(portcullis_capture_allow(capture, 1000));
-    if (portcullis_firewall_start(engine, &wire, &firewall) != PORTCULLIS_OK) {
-        OK(portcullis_engine_error(engine, text, sizeof text, NULL));
-        fprintf(stderr, "%s\n", text);
+    wire.a = wire.b = NULL;
+    wire.early_drop_capacity = 2;
+    wire.cpus = &cpu;
+    wire.cpu_count = 1;
+    STATUS(PORTCULLIS_BAD_VALUE, portcullis_firewall_start(engine, &wire, &firewall));
+    OK(portcullis_engine_error(engine, text, sizeof text, NULL));
+    CHECK(strstr(text, "CPU 100000") != NULL);
+    wire.cpu_count = 0;
+    OK(portcullis_firewall_start(engine, &wire, &firewall));
+    if (add_wires(firewall, a, b) != 0)
         return 1;
-    }
     port.struct_size = sizeof port;
     OK(portcullis_firewall_port(firewall, 1, &port));
     CHECK(strcmp(port.name, b) == 0 && port.queues >= 1 && port.mtu >= 1280 && port.mode[0] != 0);

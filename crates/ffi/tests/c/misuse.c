@@ -185,9 +185,9 @@ static void contents(struct portcullis_engine *engine, struct portcullis_judge *
     STATUS(PORTCULLIS_NULL, portcullis_firewall_start(engine, NULL, &firewall));
     memset(&wire, 0, sizeof wire);
     wire.struct_size = sizeof wire;
+    wire.b = "nosuch1";
     STATUS(PORTCULLIS_NULL, portcullis_firewall_start(engine, &wire, &firewall));
     wire.a = "nosuch0";
-    wire.b = "nosuch1";
     CHECK(portcullis_firewall_start(engine, &wire, &firewall) >= 200 && firewall == NULL);
 }
 

@@ -1,0 +1,242 @@
+//! Flow records: what became of every connection and what was denied, as lines of JSON.
+
+#![allow(non_camel_case_types, reason = "the names are C's")]
+
+use core::ffi::c_char;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use portcullis_core::flow::{Config, Recorder, Subscription};
+
+use crate::engine::{Managed, portcullis_engine};
+use crate::handle::{self, Held, Object, Table, lock};
+use crate::raw::{self, Growable};
+use crate::status::{Failure, PORTCULLIS_BAD_VALUE, PORTCULLIS_POISONED, PORTCULLIS_TOO_SMALL};
+
+/// Makes flow records of an engine's events: one when a connection starts, when another rule decides of
+/// it, while it lasts and when it ends; denials are summed up. Calls on it may come from any threads,
+/// and wait for each other.
+pub struct portcullis_recorder {
+    _opaque: [u8; 0],
+}
+
+/// Settings of a recorder. Set all of it to zero, then `struct_size` to `sizeof`; 0 is the default of
+/// every field.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct portcullis_recorder_config {
+    /// `sizeof(portcullis_recorder_config)`.
+    pub struct_size: usize,
+    /// What is recorded, NUL-terminated: `none`, `denied`, `all`, or `1/N` for what is denied and one
+    /// connection in N. NULL is `all`.
+    pub keep: *const c_char,
+    /// How often a connection that lasts is recorded again, in milliseconds, 1000 at least; 60000
+    /// unless set, and never if it is the highest number.
+    pub update_ms: u32,
+    /// How long denials are summed up before they are recorded, in milliseconds; 5000 unless set.
+    pub denied_ms: u32,
+    /// Different denials that are kept apart within that time, about 600 bytes each; 4096 unless set.
+    pub denied_kinds: u32,
+    /// Records that wait at most, about 1 KiB each; 65536 unless set. What does not fit is counted.
+    pub capacity: u32,
+}
+
+// SAFETY: `repr(C)`, the size first, integers and raw pointers only.
+unsafe impl Growable for portcullis_recorder_config {
+    const FIRST: usize = size_of::<Self>();
+}
+
+/// A recorder as a handle holds it.
+pub(crate) struct Desk {
+    seat: Mutex<Seat>,
+    engine: Arc<Held<Managed>>,
+}
+
+struct Seat {
+    recorder: Recorder,
+    records: Subscription,
+    /// A line that there was no room for.
+    line: Vec<u8>,
+}
+
+static RECORDERS: Table<Desk> = Table::new();
+
+impl Object for Desk {
+    type Opaque = portcullis_recorder;
+    const KIND: usize = 0x59;
+    fn table() -> &'static Table<Self> {
+        &RECORDERS
+    }
+}
+
+const CAPACITY: usize = 65_536;
+const MOST_CAPACITY: usize = 1 << 24;
+
+/// Makes a recorder of an engine. Each event goes to one reader only: use one recorder, and then
+/// neither another nor `portcullis_engine_events`. Set `denied_burst` of the engine so that floods are
+/// summed up before they get here.
+///
+/// `config`: NULL for all defaults. `out`: the recorder; free it with `portcullis_recorder_free`. Any
+/// thread.
+///
+/// # Safety
+/// `config` is NULL or begins with its size, and its text is NUL-terminated; `out` points to room for
+/// a pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_recorder_new(
+    engine: *const portcullis_engine,
+    config: *const portcullis_recorder_config,
+    out: *mut *mut portcullis_recorder,
+) -> i32 {
+    handle::with::<Managed>(engine, |held| {
+        raw::required(out)?;
+        // SAFETY: by this function's contract.
+        let wanted = unsafe { raw::read_growable(config, portcullis_recorder_config::EMPTY) }?;
+        // SAFETY: by this function's contract.
+        let keep = unsafe { raw::optional_text(wanted.keep) }?;
+        let capacity = match wanted.capacity as usize {
+            0 => CAPACITY,
+            capacity @ 1..=MOST_CAPACITY => capacity,
+            _ => return Err(PORTCULLIS_BAD_VALUE.into()),
+        };
+        let recorder = Recorder::new(&held.object, wanted.read(keep)?);
+        let records = recorder.hub().subscribe(capacity);
+        let engine = Managed::table().find(engine)?;
+        let seat = Mutex::new(Seat { recorder, records, line: Vec::new() });
+        let recorder = RECORDERS.insert(Desk { seat, engine })?;
+        // SAFETY: by this function's contract.
+        unsafe { raw::write(out, recorder) };
+        Ok(())
+    })
+}
+
+/// Frees a recorder; what it summed up and was not read is gone (`portcullis_recorder_finish`). NULL is
+/// fine; one that was freed already is `PORTCULLIS_BAD_HANDLE`. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn portcullis_recorder_free(recorder: *mut portcullis_recorder) -> i32 {
+    handle::free::<Desk>(recorder)
+}
+
+/// The text of the last call on this recorder that failed with one; see `portcullis_engine_error`.
+///
+/// # Safety
+/// `buffer` has room for `size` bytes, `needed` is NULL or points to room for a number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_recorder_error(
+    recorder: *const portcullis_recorder,
+    buffer: *mut c_char,
+    size: usize,
+    needed: *mut usize,
+) -> i32 {
+    handle::without(|| {
+        let text = RECORDERS.find(recorder)?.error();
+        // SAFETY: by this function's contract.
+        unsafe { raw::copy_text(&text, buffer, size, needed) }
+    })
+}
+
+/// Reads what happened, records what is due, and hands over records: whole lines of JSON, each ended
+/// by a newline, without a NUL. What the fields mean stands in docs/flow-records.md. Call it whenever
+/// the descriptor of `portcullis_engine_event_fd` is readable, and some times a second besides.
+///
+/// `text`, `size`: where to; 64 KiB are a good start. `PORTCULLIS_TOO_SMALL` if not even the first
+/// line fits.
+/// `written`: bytes of text; 0 if there is no record. Call again until it is.
+/// `lost`: events and records that there was no room for since the start; may be NULL.
+///
+/// # Safety
+/// `text` has room for `size` bytes, `written` points to room for a number, and so does `lost` unless
+/// it is NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_recorder_read(
+    recorder: *const portcullis_recorder,
+    text: *mut c_char,
+    size: usize,
+    written: *mut usize,
+    lost: *mut u64,
+) -> i32 {
+    handle::with::<Desk>(recorder, |held| {
+        raw::required(written)?;
+        // SAFETY: by this function's contract.
+        let mut room = unsafe { raw::slice_mut(text.cast::<u8>(), size) }?;
+        let seat = &mut *held.object.seat()?;
+        seat.recorder.poll();
+        let mut total = 0;
+        loop {
+            if seat.line.is_empty() {
+                let Some(record) = seat.records.next() else { break };
+                record.write(&mut seat.line);
+            }
+            if seat.line.len() > room.len() {
+                if total == 0 {
+                    return Err(PORTCULLIS_TOO_SMALL.into());
+                }
+                break;
+            }
+            let (here, rest) = room.split_at_mut(seat.line.len());
+            room = rest;
+            for (room, byte) in here.iter_mut().zip(&seat.line) {
+                room.write(*byte);
+            }
+            total += seat.line.len();
+            seat.line.clear();
+        }
+        let recorded = *seat.recorder.recorded().lock();
+        // SAFETY: by this function's contract.
+        unsafe { raw::write(lost, recorded.lost_total() + seat.records.lost()) };
+        // SAFETY: by this function's contract.
+        unsafe { raw::write(written, total) };
+        Ok(())
+    })
+}
+
+/// Records everything that is there, due or not, such as denials that are still summed up: at the end,
+/// before the last reading.
+#[unsafe(no_mangle)]
+pub extern "C" fn portcullis_recorder_finish(recorder: *const portcullis_recorder) -> i32 {
+    handle::with::<Desk>(recorder, |held| {
+        held.object.seat()?.recorder.finish();
+        Ok(())
+    })
+}
+
+impl Desk {
+    fn seat(&self) -> Result<std::sync::MutexGuard<'_, Seat>, Failure> {
+        if self.engine.is_poisoned() {
+            return Err(PORTCULLIS_POISONED.into());
+        }
+        Ok(lock(&self.seat))
+    }
+}
+
+impl portcullis_recorder_config {
+    const EMPTY: Self = Self {
+        struct_size: size_of::<Self>(),
+        keep: core::ptr::null(),
+        update_ms: 0,
+        denied_ms: 0,
+        denied_kinds: 0,
+        capacity: 0,
+    };
+
+    fn read(&self, keep: Option<&str>) -> Result<Config, Failure> {
+        let mut config = Config::default();
+        let wrong =
+            |error| Failure::new(PORTCULLIS_BAD_VALUE, format_args!("error: keep: {error}"));
+        if let Some(keep) = keep {
+            config.keep = keep.parse().map_err(wrong)?;
+        }
+        match self.update_ms {
+            0 => {}
+            u32::MAX => config.update = None,
+            millis => config.update = Some(Duration::from_millis(millis.into())),
+        }
+        if self.denied_ms > 0 {
+            config.denied = Duration::from_millis(self.denied_ms.into());
+        }
+        if self.denied_kinds > 0 {
+            config.denied_kinds = self.denied_kinds as usize;
+        }
+        Ok(config)
+    }
+}
