@@ -7,10 +7,12 @@
 //! identity of before are judged as before. A change that fails is taken back.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU16;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use parking_lot::Mutex;
 use portcullis_dataplane::clock::Time;
 use portcullis_dataplane::event::{Event, EventKind};
 use portcullis_dataplane::pipeline::{self, Snapshot};
@@ -26,11 +28,13 @@ use crate::engine::Config;
 use crate::event::StagedVerdict;
 use crate::glue;
 use crate::glue::{Compiled, Judge, Table};
-use crate::rules::Rules;
+use crate::rules::{Book, Rules};
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Control {
+    /// Whose this is; `None`: zone 0's.
+    zone: Option<NonZeroU16>,
     engine: policy::Engine,
     plane: Arc<pipeline::Engine>,
     table: Arc<Table>,
@@ -77,14 +81,20 @@ const TIMELINE: std::ops::RangeInclusive<usize> = 2..=65_536;
 
 impl Control {
     /// Nothing in force: every IP packet is dropped.
-    pub(crate) fn new(config: &Config, plane: Arc<pipeline::Engine>) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        plane: Arc<pipeline::Engine>,
+        zone: Option<NonZeroU16>,
+        book: Arc<Mutex<Book>>,
+    ) -> Self {
         let (table, writer) = Table::new();
         Self {
+            zone,
             engine: policy::Engine::new(config.policy.clone()),
             plane,
             table,
             writer,
-            rules: Rules::default(),
+            rules: Rules::new(book),
             published: None,
             held: VecDeque::new(),
             retired: (Vec::new(), Vec::new()),
@@ -125,28 +135,12 @@ impl Control {
         mut policies: PolicySet,
     ) -> Result<(), Error> {
         self.keep_feeds(&mut policies);
-        let mut staged = Self::new(config, Arc::clone(&self.plane));
+        let mut staged = Self::new(config, Arc::clone(&self.plane), self.zone, self.rules.book());
         staged.stage = Stage::Staged;
-        if let Some(before) = &mut self.staged {
-            // Events that carry the numbers of its rules may still be read.
-            std::mem::swap(&mut staged.rules, &mut before.rules);
-            staged.rules.forget_program();
-        }
-        let applied = staged.apply(now, self.registry().cluster(), policies);
-        match (applied, &mut self.staged) {
-            (Ok(()), _) => {
-                self.staged = Some(Box::new(staged));
-                self.unstaged = None;
-                Ok(())
-            }
-            (Err(error), before) => {
-                if let Some(before) = before {
-                    std::mem::swap(&mut staged.rules, &mut before.rules);
-                    before.rules.forget_program();
-                }
-                Err(error)
-            }
-        }
+        staged.apply(now, self.registry().cluster(), policies)?;
+        self.staged = Some(Box::new(staged));
+        self.unstaged = None;
+        Ok(())
     }
 
     /// Ends that; `false` if nothing was staged.
@@ -180,8 +174,8 @@ impl Control {
     }
 
     /// The staged rule of this number.
-    pub(crate) fn staged_rule(&self, number: RuleId) -> Option<&Arc<RuleInfo>> {
-        self.staged.as_ref()?.rule(number)
+    pub(crate) fn staged_rule(&self, number: RuleId) -> Option<Arc<RuleInfo>> {
+        self.rule(number)
     }
 
     /// What staged policies say of an event that the packet path did not ask them about: those beside
@@ -323,7 +317,7 @@ impl Control {
     }
 
     /// The rule of this number, if one decided.
-    pub(crate) fn rule(&self, number: RuleId) -> Option<&Arc<RuleInfo>> {
+    pub(crate) fn rule(&self, number: RuleId) -> Option<Arc<RuleInfo>> {
         self.rules.info(number)
     }
 
@@ -459,9 +453,10 @@ impl Control {
         self.held.push_back(Arc::downgrade(&judge));
         self.retired.1.extend(self.judge.replace(judge.clone()));
         let snapshot = Snapshot { identities: self.table.clone(), policy: judge };
-        match self.stage {
-            Stage::Live => self.plane.publish(snapshot),
-            Stage::Staged => self.plane.stage(Some(snapshot)),
+        match (self.stage, self.zone) {
+            (Stage::Live, None) => self.plane.publish(snapshot),
+            (Stage::Live, Some(zone)) => self.plane.publish_zone(zone, Some(snapshot)),
+            (Stage::Staged, _) => self.plane.stage(Some(snapshot)),
         }
     }
 

@@ -1,7 +1,9 @@
 //! Judging without interfaces: what a [`Firewall`](crate::Firewall) runs on, and what a program with
 //! packet I/O of its own uses instead.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU16;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -23,6 +25,7 @@ use crate::control::Control;
 use crate::endpoints::Endpoints;
 use crate::event::{Bell, FlowEvent};
 use crate::judge::Judge;
+use crate::rules::Book;
 use crate::sets::Sets;
 use crate::totals::{Lanes, Totals};
 
@@ -115,6 +118,10 @@ pub(crate) struct Shared {
     pub(crate) began: SystemTime,
     /// What is in force; changed under the lock, read by nobody on the packet path.
     pub(crate) control: Mutex<Control>,
+    /// The same of other zones, by number. Never locked while `control` is.
+    pub(crate) zones: Mutex<BTreeMap<u16, Control>>,
+    /// Rules of all zones. Locked last.
+    pub(crate) book: Arc<Mutex<Book>>,
     pub(crate) lanes: Mutex<Lanes>,
     pub(crate) bell: Bell,
     pub(crate) config: Config,
@@ -156,7 +163,9 @@ impl Engine {
             .map_err(|e| Error::System("cannot make the connection table", e))?;
         let plane = Arc::new(plane);
         let bell = Bell::new().map_err(|e| Error::System("cannot make an eventfd", e))?;
-        let control = Mutex::new(Control::new(&config, Arc::clone(&plane)));
+        let book = Arc::new(Mutex::new(Book::new(Arc::clone(&plane))));
+        let control = Control::new(&config, Arc::clone(&plane), None, Arc::clone(&book));
+        let control = Mutex::new(control);
         let now = Duration::from_nanos(config.clock.now().as_nanos());
         let began = SystemTime::now().checked_sub(now).unwrap_or(SystemTime::UNIX_EPOCH);
         Ok(Self(Arc::new(Shared {
@@ -165,6 +174,8 @@ impl Engine {
             config,
             began,
             control,
+            zones: Mutex::default(),
+            book,
             lanes: Mutex::default(),
             bell,
             judges: AtomicUsize::new(0),
@@ -247,13 +258,7 @@ impl Engine {
     /// Decides one flow, in words. Takes the lock of changes: for people and tests; programs that
     /// decide many use [`Judge::flows`].
     pub fn evaluate(&self, flow: &Flow) -> Evaluation {
-        let control = self.0.control.lock();
-        let evaluation = control.engine().evaluate(flow);
-        Evaluation {
-            verdict: evaluation.verdict,
-            rule: evaluation.rule.cloned().map(Arc::new),
-            decision: evaluation.decision,
-        }
+        Evaluation::of(&self.0.control.lock(), flow)
     }
 
     /// Why a flow is decided as it is: tiers walked, rules passed by, near misses. Works on a copy of
@@ -296,7 +301,7 @@ impl Engine {
 
     /// The rule behind a number, also when its policy is gone; `None` if no rule decided.
     pub fn rule(&self, number: RuleId) -> Option<Arc<RuleInfo>> {
-        self.0.control.lock().rule(number).cloned()
+        self.0.control.lock().rule(number)
     }
 
     /// Hands over what was recorded since the last call: connections opened and ended, packets
@@ -369,8 +374,27 @@ impl fmt::Debug for Engine {
     }
 }
 
+impl Shared {
+    /// What is to be in force in a zone: nothing yet.
+    pub(crate) fn new_zone(&self, zone: NonZeroU16) -> Control {
+        let (plane, book) = (Arc::clone(&self.plane), Arc::clone(&self.book));
+        Control::new(&self.config, plane, Some(zone), book)
+    }
+}
+
+impl Evaluation {
+    pub(crate) fn of(control: &Control, flow: &Flow) -> Self {
+        let evaluation = control.engine().evaluate(flow);
+        Self {
+            verdict: evaluation.verdict,
+            rule: evaluation.rule.cloned().map(Arc::new),
+            decision: evaluation.decision,
+        }
+    }
+}
+
 impl Applied {
-    fn of(control: &Control) -> Self {
+    pub(crate) fn of(control: &Control) -> Self {
         let policies = control.engine().policies();
         let registry = control.registry();
         Self {

@@ -113,6 +113,15 @@ pub struct Party {
     pub endpoint: Option<Arc<Endpoint>>,
 }
 
+impl FlowEvent {
+    /// Its zone is gone, and with it who was who there.
+    fn forget_parties(&mut self) {
+        for party in [&mut self.from, &mut self.to] {
+            (party.identity, party.endpoint) = (None, None);
+        }
+    }
+}
+
 impl Party {
     /// Its labels: of the workload or the node.
     pub fn labels(&self) -> Option<&Labels> {
@@ -143,8 +152,23 @@ impl Shared {
 
     /// Finds the names that go with events.
     pub(crate) fn named(&self, raw: &[Event]) -> Vec<FlowEvent> {
-        let control = self.control.lock();
-        raw.iter().map(|event| name(self.began, &control, event)).collect()
+        let mut named = Vec::with_capacity(raw.len());
+        {
+            let control = self.control.lock();
+            named.extend(raw.iter().map(|event| name(self.began, &control, event)));
+        }
+        // Never both locks at once, and one for all: most have no zones.
+        if raw.iter().any(|event| event.tuple.zone != 0) {
+            let zones = self.zones.lock();
+            for (event, named) in raw.iter().zip(&mut named) {
+                match zones.get(&event.tuple.zone) {
+                    Some(control) => *named = name(self.began, control, event),
+                    None if event.tuple.zone != 0 => named.forget_parties(),
+                    None => {}
+                }
+            }
+        }
+        named
     }
 
     /// Reads events of all lanes and hands them over by the hundreds; answers how many.
@@ -209,7 +233,7 @@ pub(crate) fn name(began: SystemTime, control: &Control, event: &Event) -> FlowE
     };
     let tuple = &event.tuple;
     let (source, destination) = (tuple.source_ip(), tuple.destination_ip());
-    let rule = control.rule(event.rule).cloned();
+    let rule = control.rule(event.rule);
     let (packets, bytes, first) = match event.kind {
         EventKind::Folded { packets, bytes, since, .. } => (packets, bytes, since),
         EventKind::Ended { opened, .. } => (0, 0, opened),
@@ -218,7 +242,7 @@ pub(crate) fn name(began: SystemTime, control: &Control, event: &Event) -> FlowE
     let staged = match event.staged {
         Some(staged) => Some(StagedVerdict {
             allowed: staged.verdict == Verdict::Allow,
-            rule: control.staged_rule(staged.rule).cloned(),
+            rule: control.staged_rule(staged.rule),
         }),
         None => control.staged_otherwise(event),
     };

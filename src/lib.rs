@@ -67,10 +67,14 @@ mod firewall;
 pub mod flow;
 mod glue;
 mod judge;
+#[cfg(feature = "xdp")]
+mod mirror_port;
 mod observe;
 mod rules;
+mod select;
 mod sets;
 mod totals;
+mod zone;
 
 #[cfg(feature = "xdp")]
 pub use early_drop::Replaced;
@@ -82,8 +86,10 @@ pub use event::{FlowEvent, FlowKind, Party, StagedVerdict};
 pub use firewall::{Config, Firewall, PortChange, PortInfo, Topology};
 pub use judge::Judge;
 pub use observe::{CapturedPacket, LiveConnection, RoundTimes, RuleSums, RuleTotals};
+pub use select::{Mirrored, Rates, RuleName};
 pub use sets::Sets;
 pub use totals::Totals;
+pub use zone::Zone;
 
 pub use portcullis_classifier as classifier;
 pub use portcullis_dataplane as dataplane;

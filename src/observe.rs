@@ -95,7 +95,7 @@ impl Engine {
         let control = self.0.control.lock();
         let named = |(counted, sums)| {
             let rule = match counted {
-                Counted::Rule(number) => control.rule(number).cloned(),
+                Counted::Rule(number) => control.rule(number),
                 _ => None,
             };
             RuleTotals::new(counted, rule, sums)

@@ -33,6 +33,10 @@ pub struct Totals {
     pub rejects_sent: u64,
     /// Packets whose unfinished checksum was completed.
     pub checksums_completed: u64,
+    /// Copies sent to the mirror port.
+    pub mirrored: u64,
+    /// Copies left out because the mirror port could not keep up.
+    pub mirror_lost: u64,
     /// Connections opened.
     pub opened: u64,
     /// Connections that ended.
@@ -103,6 +107,8 @@ impl Totals {
         self.dropped += counters.dropped_total();
         self.rejects_sent += counters.rejects_sent.get();
         self.checksums_completed += counters.checksums_completed.get();
+        self.mirrored += counters.mirrored.get();
+        self.mirror_lost += counters.mirror_lost.get();
         self.opened += counters.opened.get();
         self.ended += counters.ended.get();
         self.staged += counters.staged.get();

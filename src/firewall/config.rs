@@ -13,6 +13,7 @@ pub struct Config {
     pub(super) wires: Vec<Topology>,
     pub(super) workers: usize,
     pub(super) cpus: Vec<usize>,
+    pub(super) mirror: Option<String>,
     pub(super) ports: xdp::Config,
     pub(super) engine: EngineConfig,
     pub(super) worker: worker::Config,
@@ -31,6 +32,7 @@ impl Config {
             wires: Vec::new(),
             workers: 1,
             cpus: Vec::new(),
+            mirror: None,
             ports: xdp::Config::default(),
             engine: EngineConfig::default(),
             worker: worker::Config::default(),
@@ -54,6 +56,14 @@ impl Config {
     /// CPUs of the interfaces' NUMA node that take no interrupts of other devices.
     pub fn cpus(mut self, cpus: impl Into<Vec<usize>>) -> Self {
         self.cpus = cpus.into();
+        self
+    }
+
+    /// The interface that copies of packets leave by, which needs a queue for each worker; which
+    /// packets those are says [`Engine::mirror`](crate::Engine::mirror). It is only sent to: what
+    /// arrives there still goes to the host's stack. Packets longer than it takes are left out.
+    pub fn mirror_to(mut self, interface: &str) -> Self {
+        self.mirror = Some(interface.to_owned());
         self
     }
 

@@ -16,7 +16,7 @@ use portcullis_dataplane::worker::{Handle, Worker};
 use portcullis_identity_table::endpoint::ClusterState;
 use portcullis_policy::model::PolicySet;
 
-use crate::{Engine, Error, affinity};
+use crate::{Engine, Error, affinity, mirror_port};
 use attached::Attached;
 pub use config::Config;
 pub use topology::Topology;
@@ -108,8 +108,12 @@ impl Firewall {
             early_drop: Mutex::default(),
         };
         let mut cpus = config.cpus.iter().copied().cycle();
-        for _ in 0..config.workers.max(1) {
-            let worker = firewall.engine.worker(config.worker)?;
+        let workers = (0..config.workers.max(1)).map(|_| firewall.engine.worker(config.worker));
+        let mut workers: Vec<Worker> = workers.collect::<Result<_, Error>>()?;
+        if let Some(interface) = &config.mirror {
+            mirror_port::open(interface, &mut workers, &config.wires, &firewall.ports)?;
+        }
+        for worker in workers {
             firewall.workers.push(Running::start(worker, cpus.next())?);
         }
         for wire in config.wires {

@@ -63,6 +63,7 @@ pub mod connection;
 pub mod counter;
 pub mod event;
 pub mod frame;
+pub mod mirror;
 pub mod packet;
 pub mod pipeline;
 pub mod port;

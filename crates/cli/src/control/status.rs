@@ -123,6 +123,11 @@ pub(crate) struct Packets {
     pub(crate) dropped_bytes: u64,
     pub(crate) rejects_sent: u64,
     pub(crate) checksums_completed: u64,
+    /// Copies sent to the mirror port, and those left out.
+    #[serde(default)]
+    pub(crate) mirrored: u64,
+    #[serde(default)]
+    pub(crate) mirror_lost: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

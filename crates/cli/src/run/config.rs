@@ -26,7 +26,15 @@
 //!   connections: 262144    # room for so many at a time
 //!   limits: {connections: 10000, half-open: 500, new-per-second: 1000, burst: 2000}  # of each identity
 //!   tunnels:               # judged by what they carry
-//!     - {kind: vxlan, port: 4789, vni: 42}   # no vni: all of the port's; kinds vxlan, geneve, ip
+//!     - {kind: vxlan, port: 4789, vni: 42, zone: 1}   # no vni: all of the port's; vxlan, geneve, ip
+//!   rates:                 # token buckets; packets beyond are dropped
+//!     identity: {packets-per-second: 100000, burst: 200000}   # or bytes-per-second
+//!     rules:               # of each of a policy's rules; direction and rule (from 0) narrow it
+//!       - {policy: NetworkPolicy/shop/web, direction: ingress, rule: 0, bytes-per-second: 1000000}
+//!   mirror:                # copies of packets to another interface
+//!     {to: eth3, verdicts: [deny], rules: [{policy: NetworkPolicy/shop/web}]}   # neither: all
+//! zones:                   # tenants whose tunnels say so, with addresses of their own
+//!   - {number: 1, cluster: tenant/cluster.yaml, policies: [tenant/policies/]}
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -41,6 +49,7 @@ use super::pipeline::Packets;
 use super::socket::Addresses;
 use super::system::Machine;
 use super::wires::Wanted;
+use super::zone::{self, ZoneEntry};
 use crate::output::Refused;
 
 /// The settings in force.
@@ -57,7 +66,8 @@ pub(super) struct Settings {
     pub(super) wires: Vec<Topology>,
     workers: usize,
     frames: [Frames; 3],
-    packets: Packets,
+    pub(super) packets: Packets,
+    pub(super) zones: Vec<ZoneEntry>,
 }
 
 /// The file, as written.
@@ -81,6 +91,7 @@ struct File {
     early_drop: Option<PathBuf>,
     machine: Machine,
     packets: Packets,
+    zones: Vec<ZoneEntry>,
 }
 
 /// What happens to frames that no policy speaks of.
@@ -148,6 +159,7 @@ impl Settings {
                 file.other_non_ip.unwrap_or(Frames::Drop),
             ],
             packets: file.packets,
+            zones: file.zones,
         })
     }
 
@@ -169,6 +181,8 @@ impl Settings {
         if self.workers == 0 {
             return Err("error: workers 0: at least one is needed".into());
         }
+        zone::check(&self.zones, &self.packets.zones())?;
+        self.packets.rates.rates()?;
         let [arp, discovery, other] = self.frames.map(|frames| frames == Frames::Pass);
         let mut wrong = None;
         let config = self.wires.iter().cloned().fold(Config::idle(), Config::with);
@@ -184,6 +198,10 @@ impl Settings {
         }
         let capacity = if self.early_drop.is_some() { early_drop::CAPACITY } else { 0 };
         let config = config.ports(|ports| ports.early_drop_capacity = capacity);
+        let config = match &self.packets.mirror {
+            Some(mirror) => config.mirror_to(&mirror.to),
+            None => config,
+        };
         Ok(self.machine.apply(config)?)
     }
 }
@@ -210,6 +228,7 @@ impl File {
             *path = folder.join(&path);
         }
         file.machine.below(folder);
+        file.zones.iter_mut().for_each(|zone| zone.below(folder));
         Ok(file)
     }
 }
@@ -301,6 +320,21 @@ mod tests {
                 "at least 1",
             ),
             ("wire: a:b\nmachine: {cpu: 1}\n", "cpu"),
+            (
+                "wire: a:b\ncluster: c\npolicies: [p]\nzones: [{number: 1, cluster: c, policies: [p]}]\n",
+                "no tunnel leads to it",
+            ),
+            (
+                "wire: a:b\ncluster: c\npolicies: [p]\npackets: {tunnels: [{kind: ip, zone: 2}]}\n",
+                "zone 2 is not there",
+            ),
+            ("wire: a:b\nzones: [{number: 0, cluster: c, policies: []}]\n", "nonzero"),
+            (
+                "wire: a:b\ncluster: c\npolicies: [p]\npackets: {rates: {identity: {burst: 1}}}\n",
+                "packets-per-second or bytes-per-second",
+            ),
+            ("wire: a:b\npackets: {rates: {rules: [{policy: x, per-second: 1}]}}\n", "per-second"),
+            ("wire: a:b\npackets: {mirror: {to: c, verdicts: [maybe]}}\n", "maybe"),
             (
                 "wire: a:b\ncluster: c\npolicies: [p]\npackets: {limits: {burst: 3}}\n",
                 "new-per-second",

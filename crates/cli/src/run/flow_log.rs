@@ -85,6 +85,9 @@ struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<String>,
     protocol: u8,
+    /// Address space, where it is not that of packets outside of tunnels.
+    #[serde(skip_serializing_if = "is_zero")]
+    zone: u16,
     source: End<'a>,
     destination: End<'a>,
     /// Of a connection that ended: seconds it lasted, packets and bytes both ways.
@@ -94,6 +97,10 @@ struct Record<'a> {
     sent: Option<Sum>,
     #[serde(skip_serializing_if = "Option::is_none")]
     received: Option<Sum>,
+}
+
+fn is_zero(zone: &u16) -> bool {
+    *zone == 0
 }
 
 /// One end, as it was at the time.
@@ -148,6 +155,7 @@ impl<'a> Record<'a> {
             policy: &event.policy,
             rule: event.rule.as_ref().map(|rule| rule.origin.to_string()),
             protocol: event.protocol,
+            zone: event.zone,
             source: End::of(event.source, &event.from),
             destination: End::of(event.destination, &event.to),
             duration: ended.map(|(duration, _)| duration.as_secs_f64()),

@@ -6,12 +6,14 @@ mod flow_log;
 mod metrics;
 mod observed;
 mod pipeline;
+mod select;
 mod sinks;
 mod socket;
 mod system;
 mod talkers;
 mod wake;
 mod wires;
+mod zone;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +31,7 @@ pub(crate) use sinks::{Seen, Sinks};
 use socket::Server;
 use wake::{Wake, Wakes};
 use wires::Keeper;
+use zone::ZoneEntry;
 
 /// Flags of `portcullis run`.
 #[derive(Clone, clap::Args)]
@@ -91,7 +94,11 @@ const TICK: Duration = Duration::from_millis(100);
 /// Runs until told to stop.
 pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     let settings = Settings::merge(args.clone())?;
-    let files = Files { cluster: settings.cluster.clone(), policies: settings.policies.clone() };
+    let files = Files {
+        cluster: settings.cluster.clone(),
+        policies: settings.policies.clone(),
+        zones: settings.zones.clone(),
+    };
     let began = Instant::now();
     let (cluster, policies) = files.read()?;
     let mut early_drop = settings.early_drop.as_deref().map(EarlyDrop::read).transpose()?;
@@ -101,6 +108,10 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     let wakes = Wakes::listen(&watched)?;
     let mut flow_log = settings.flow_log.as_deref().map(FlowLog::append).transpose()?;
     let firewall = Arc::new(Firewall::start(settings.firewall()?, cluster, policies)?);
+    select_rules(&settings, &firewall)?;
+    for zone in &settings.zones {
+        report_zone(zone, &zone.apply(&firewall)?);
+    }
     if let Some(early_drop) = &early_drop {
         early_drop.start(&firewall)?;
     }
@@ -193,6 +204,32 @@ fn reload(files: &Files, firewall: &Firewall, observed: &Observed) {
             eprintln!("note: generation {} stays in force", firewall.applied().generation);
         }
     }
+    for zone in &files.zones {
+        match zone.apply(firewall) {
+            Ok(applied) => report_zone(zone, &applied),
+            Err(error) => {
+                eprintln!("{}", error.message());
+                eprintln!("note: what zone {} has stays in force", zone.number);
+            }
+        }
+    }
+}
+
+/// Rates and mirror; says which names mean no rule.
+fn select_rules(settings: &Settings, firewall: &Firewall) -> Result<(), Refused> {
+    firewall.limit_rates(settings.packets.rates.rates()?);
+    firewall.mirror(settings.packets.mirror.as_ref().map(select::MirrorEntry::mirrored));
+    for name in firewall.unknown_rules() {
+        eprintln!("note: no rule loaded is {}", select::words(&name));
+    }
+    Ok(())
+}
+
+fn report_zone(zone: &ZoneEntry, applied: &Applied) {
+    println!(
+        "zone {}: applied generation {}: {} policies, {} endpoints",
+        zone.number, applied.generation, applied.policies, applied.endpoints
+    );
 }
 
 fn report(applied: &Applied) {
@@ -206,11 +243,13 @@ fn report(applied: &Applied) {
 struct Files {
     cluster: PathBuf,
     policies: Vec<PathBuf>,
+    zones: Vec<ZoneEntry>,
 }
 
 impl Files {
     fn paths(&self) -> Vec<PathBuf> {
-        self.policies.iter().chain([&self.cluster]).cloned().collect()
+        let of_zones = self.zones.iter().flat_map(ZoneEntry::paths);
+        self.policies.iter().chain([&self.cluster]).chain(of_zones).cloned().collect()
     }
 
     fn read(

@@ -198,6 +198,8 @@ fn packets(totals: &Totals) -> Packets {
         dropped_bytes: totals.dropped_bytes.iter().map(|(_, bytes)| bytes).sum(),
         rejects_sent: totals.rejects_sent,
         checksums_completed: totals.checksums_completed,
+        mirrored: totals.mirrored,
+        mirror_lost: totals.mirror_lost,
     }
 }
 

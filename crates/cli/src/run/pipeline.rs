@@ -1,9 +1,13 @@
 //! The part of the settings file that is about packets: tunnels, limits, rates.
 
+use std::collections::BTreeSet;
+
 use portcullis::dataplane::connection::{Limits, Rate};
 use portcullis::dataplane::packet::{Encapsulation, Tunnel};
 use portcullis::dataplane::pipeline;
 use serde::Deserialize;
+
+use super::select::{MirrorEntry, RateEntries};
 
 /// What the file says of packets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -12,6 +16,8 @@ pub(super) struct Packets {
     tunnels: Vec<TunnelEntry>,
     limits: LimitEntry,
     connections: Option<usize>,
+    pub(super) rates: RateEntries,
+    pub(super) mirror: Option<MirrorEntry>,
 }
 
 /// A tunnel whose packets are judged by what they carry.
@@ -21,6 +27,9 @@ struct TunnelEntry {
     kind: Kind,
     port: Option<u16>,
     vni: Option<u32>,
+    /// Address space of its own; 0 is that of packets outside of tunnels.
+    #[serde(default)]
+    zone: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -43,6 +52,11 @@ struct LimitEntry {
 }
 
 impl Packets {
+    /// The zones that tunnels lead to.
+    pub(super) fn zones(&self) -> BTreeSet<u16> {
+        self.tunnels.iter().map(|tunnel| tunnel.zone).collect()
+    }
+
     /// Puts it into the pipeline's settings.
     ///
     /// # Errors
@@ -50,7 +64,7 @@ impl Packets {
     pub(super) fn apply(&self, config: &mut pipeline::Config) -> Result<(), String> {
         for tunnel in &self.tunnels {
             let opened = tunnel.tunnel().and_then(|opened| {
-                config.tunnels.open(opened, 0).map_err(|error| error.to_string())
+                config.tunnels.open(opened, tunnel.zone).map_err(|error| error.to_string())
             });
             opened.map_err(|error| format!("error: tunnels: {error}"))?;
         }

@@ -62,6 +62,14 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
             count(packets.checksums_completed)
         )?;
     }
+    if packets.mirrored + packets.mirror_lost > 0 {
+        writeln!(
+            text,
+            "           {:>16} copies to the mirror port, {} left out",
+            count(packets.mirrored),
+            count(packets.mirror_lost)
+        )?;
+    }
     writeln!(text)?;
     let full = 100.0 * connections.now as f64 / connections.capacity.max(1) as f64;
     writeln!(

@@ -1,5 +1,8 @@
 //! A client, a server, and `portcullis run` on the wire between them.
 
+#[allow(dead_code)] // each test uses its own part
+pub(crate) mod tap;
+
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::process::CommandExt;
@@ -81,6 +84,18 @@ impl Wire {
         std::fs::write(wire.folder.join("cluster.yaml"), CLUSTER).unwrap();
         wire.write_policies(POLICIES);
         wire
+    }
+
+    /// The client's namespace and the server's.
+    #[allow(dead_code)] // each test uses its own part
+    pub(crate) fn ends(&self) -> [&Namespace; 2] {
+        [self.client.namespace(), self._server.namespace()]
+    }
+
+    /// The namespace in which the command runs.
+    #[allow(dead_code)] // each test uses its own part
+    pub(crate) fn middle(&self) -> &Namespace {
+        &self.firewall
     }
 
     /// Paths of the cluster and policies files.

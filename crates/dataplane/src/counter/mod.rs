@@ -39,6 +39,10 @@ pub struct Counters {
     pub staged_allows: Counter,
     /// Of these, allowed now, and denied by the staged policy.
     pub staged_denies: Counter,
+    /// Copies of packets sent to the mirror port.
+    pub mirrored: Counter,
+    /// Copies left out: no free frame, or no room in the mirror port's queue.
+    pub mirror_lost: Counter,
     /// Time from the beginning to the end of a worker's round in which packets came: what every one
     /// of them waits within the worker.
     pub rounds: Histogram,
@@ -81,6 +85,8 @@ impl Counters {
             staged: Counter::default(),
             staged_allows: Counter::default(),
             staged_denies: Counter::default(),
+            mirrored: Counter::default(),
+            mirror_lost: Counter::default(),
             rounds: Histogram::default(),
             rules: RuleCounters::default(),
             dropped_bytes: [const { Counter(AtomicU64::new(0)) }; Reason::ALL.len()],

@@ -10,6 +10,7 @@ use super::fragment::{self, Fragments};
 use super::rate::{Buckets, RateLimits};
 use crate::capture::Tap;
 use crate::connection::{self, Table};
+use crate::mirror;
 use crate::packet::Tunnels;
 use crate::verdict::{Identities, Policy};
 
@@ -109,6 +110,7 @@ pub struct Engine {
     /// What was published last: the control plane's, who publishes under this lock.
     control: Mutex<Control>,
     pub(super) rates: ArcSwapOption<Buckets>,
+    pub(super) mirrored: ArcSwapOption<mirror::Filter>,
     tap: Arc<Tap>,
 }
 
@@ -132,6 +134,7 @@ impl Engine {
             published: ArcSwapOption::empty(),
             control: Mutex::default(),
             rates: ArcSwapOption::empty(),
+            mirrored: ArcSwapOption::empty(),
             tap: Arc::default(),
             config,
         })
@@ -191,6 +194,12 @@ impl Engine {
     /// bucket costs each of its packets two divisions and an atomic exchange.
     pub fn limit_rates(&self, limits: RateLimits) {
         self.rates.store(Buckets::new(limits).map(Arc::new));
+    }
+
+    /// Which packets are copied to workers' mirror ports ([`super::Lane::mirror_to`]) from now on;
+    /// `None`: none.
+    pub fn mirror(&self, filter: Option<mirror::Filter>) {
+        self.mirrored.store(filter.map(|filter| Arc::new(filter.sorted())));
     }
 
     /// The snapshot in force.

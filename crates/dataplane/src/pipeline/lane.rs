@@ -14,6 +14,8 @@ use crate::clock::Time;
 use crate::connection::{Direction, Grant, Probe, Role, Settled, Tokens, Tracked};
 use crate::counter::Counters;
 use crate::event::{Event, EventKind, EventRing};
+use crate::frame::{Frame, Umem};
+use crate::mirror::Mirror;
 use crate::packet::{Headers, Kind, Version};
 use crate::reason::Reason;
 use crate::verdict::{Decision, Flow, Identify, RuleId, Verdict};
@@ -134,6 +136,7 @@ pub struct Lane {
     folds: Option<Folds>,
     rejects: Tokens,
     capture: capture::Writer,
+    mirror: Option<Mirror>,
     released: Vec<Box<[u8]>>,
     scratch: Box<Scratch>,
 }
@@ -187,6 +190,7 @@ impl Lane {
             identify: None,
             zones: Vec::new(),
             rejects: Tokens::default(),
+            mirror: None,
             released: Vec::new(),
             scratch,
         }
@@ -322,10 +326,31 @@ impl Lane {
         }
     }
 
+    /// Sends copies of the packets that [`Engine::mirror`] names to a port, in place of the one before.
+    pub fn mirror_to(&mut self, mirror: Mirror) -> Option<Mirror> {
+        self.mirror.replace(mirror)
+    }
+
+    /// Copies those packets of the last batch that are to be: `frames` begin with the first of its
+    /// first packet. One branch without a mirror.
+    #[inline]
+    pub fn mirror(&mut self, umem: &Umem, frames: &[Frame], judgements: &[Judgement]) {
+        if let Some(mirror) = &mut self.mirror
+            && let Some(filter) = &*self.engine.mirrored.load()
+        {
+            let copied = mirror.copy(filter, umem, frames, judgements);
+            self.counters.mirrored.add(copied.sent);
+            self.counters.mirror_lost.add(copied.lost);
+        }
+    }
+
     /// Looks at the next `budget` places of the connection table, forgets connections that were
     /// silent for too long and tells of their end; answers how many. See [`Engine::sweep_size`].
     pub fn expire(&mut self, now: Time, budget: usize) -> usize {
         let (events, counters) = (&self.events, &self.counters);
+        if let Some(mirror) = &mut self.mirror {
+            mirror.flush();
+        }
         let late = self.engine.fragments.expire(now);
         counters.dropped(Reason::FragmentTimeout).add(late as u64);
         if let Some(folds) = &mut self.folds {

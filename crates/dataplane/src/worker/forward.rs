@@ -97,16 +97,17 @@ impl Forwarder {
         lane.judge(now, inputs, &mut self.judgements);
         lane.capture(now, self.interfaces[from], inputs, &self.judgements);
 
+        // Frames that end a packet of the batch before have been judged with it.
+        let frames = self.received.frames_mut();
+        let begun = match self.unfinished[from] {
+            Some(_) => frames.iter().take_while(|frame| frame.more).count() + 1,
+            None => 0,
+        };
+        let fresh = frames.get_mut(begun..).unwrap_or_default();
         if lane.engine().config().complete_checksums {
-            // Frames that end a packet of the batch before have been judged with it.
-            let frames = self.received.frames_mut();
-            let begun = match self.unfinished[from] {
-                Some(_) => frames.iter().take_while(|frame| frame.more).count() + 1,
-                None => 0,
-            };
-            let fresh = frames.get_mut(begun..).unwrap_or_default();
             complete_checksums(&umem, fresh, &self.judgements, lane);
         }
+        lane.mirror(&umem, fresh, &self.judgements);
         let mut packet = 0;
         let (mut forwarded, mut forwarded_bytes) = (0, 0);
         for mut frame in self.received.drain_front(count) {

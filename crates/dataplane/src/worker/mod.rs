@@ -18,6 +18,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use crate::clock::{Clock, Monotonic, Time};
+use crate::mirror::Mirror;
 use crate::pipeline::{Engine, Lane};
 use crate::topology::Wire;
 
@@ -138,6 +139,11 @@ impl Worker {
     /// Its lane: counters, events, engine.
     pub fn lane(&self) -> &Lane {
         &self.lane
+    }
+
+    /// Sends copies of packets to a port of this worker's own ([`Lane::mirror_to`]).
+    pub fn mirror_to(&mut self, mirror: Mirror) -> Option<Mirror> {
+        self.lane.mirror_to(mirror)
     }
 
     /// Adds a wire.

@@ -96,6 +96,12 @@ impl Snapshot {
             "checksums_completed",
             "Packets whose unfinished checksum was completed",
             packets.checksums_completed,
+        )?;
+        families.counter("mirrored", "Copies sent to the mirror port", packets.mirrored)?;
+        families.counter(
+            "mirror_lost",
+            "Copies left out because the mirror port could not keep up",
+            packets.mirror_lost,
         )
     }
 

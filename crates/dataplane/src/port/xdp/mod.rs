@@ -43,6 +43,7 @@ mod guard;
 mod ledger;
 mod memory;
 mod open;
+mod output;
 mod queue;
 mod rings;
 #[cfg(test)]
@@ -55,6 +56,7 @@ pub use error::Error;
 pub use guard::Guard;
 pub use memory::{HugePages, Memory, Numa};
 pub use open::{OpenInterface, Opened, open};
+pub use output::{Output, open_output};
 pub use portcullis_bpf::{
     AttachMode, Counters as ProgramCounters, EarlyDrop, FailureMode, Replaced,
     Verdict as ProgramVerdict,

@@ -224,7 +224,10 @@ fn bypass_to(interface: &Interface, all: &[Interface]) -> Option<u32> {
 }
 
 /// Repeats what fails because a predecessor has not quite let go yet.
-fn retry<T>(deadline: Instant, mut call: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+pub(super) fn retry<T>(
+    deadline: Instant,
+    mut call: impl FnMut() -> Result<T, Error>,
+) -> Result<T, Error> {
     loop {
         match call() {
             Err(error) if error.is_busy() && Instant::now() < deadline => {

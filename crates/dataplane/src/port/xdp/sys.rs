@@ -271,7 +271,13 @@ mod tests {
             {
                 assert!(ip(change));
                 // The state of the other end travels by a work queue of the kernel's.
-                std::thread::sleep(std::time::Duration::from_millis(100));
+                let before = seen.last().copied();
+                for _ in 0..500 {
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                    if Some(ask()) != before {
+                        break;
+                    }
+                }
                 seen.push(ask());
             }
             Some(seen)
