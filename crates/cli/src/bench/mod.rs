@@ -8,6 +8,7 @@ mod time;
 mod update;
 mod visible;
 mod wire;
+mod wires;
 
 use std::io::Write;
 use std::path::Path;
@@ -37,6 +38,8 @@ enum What {
     Soak(soak::Args),
     /// Measure packets through a wire, and through what else could stand there (needs root)
     Wire(wire::Args),
+    /// Measure many wires of one firewall against one of the same total load (needs root)
+    Wires(wires::Args),
 }
 
 /// Runs the timing asked for.
@@ -48,6 +51,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         What::Lpm(args) => lpm::run(args),
         What::Soak(args) => soak::run(args),
         What::Wire(args) => wire::run(args),
+        What::Wires(args) => wires::run(args),
     }
 }
 

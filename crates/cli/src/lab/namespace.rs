@@ -1,8 +1,9 @@
 //! Anonymous network namespaces and the links between them.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsRawFd;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -82,6 +83,36 @@ impl Namespace {
         })
     }
 
+    /// Runs many commands of `ip`, one a line, by one process.
+    ///
+    /// # Errors
+    /// [`NotPossible`] with what `ip` printed.
+    pub(crate) fn ip_batch(&self, commands: &str) -> Result<(), NotPossible> {
+        let run = || -> std::io::Result<std::process::Output> {
+            let mut ip = Command::new("ip")
+                .args(["-batch", "-"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()?;
+            // Without its end `ip` would wait for more. If it ends early, it says why.
+            let written = ip.stdin.take().map(|mut to| to.write_all(commands.as_bytes()));
+            let output = ip.wait_with_output()?;
+            if output.status.success() {
+                written.unwrap_or(Ok(()))?
+            }
+            Ok(output)
+        };
+        let output = self.run(run)?.map_err(NotPossible::NoIp)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(NotPossible::Ip {
+            command: "-batch -".to_owned(),
+            reason: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        })
+    }
+
     /// Joins this namespace's new interface `name` with the other's new interface `peer` by a veth
     /// pair with `queues` queues each way; both ends are up.
     ///
@@ -102,7 +133,7 @@ impl Namespace {
     }
 
     /// A path that names the namespace as long as this process lives.
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
     }
 }

@@ -5,8 +5,8 @@ mod bare;
 mod nft;
 pub(super) mod pin;
 pub(super) mod policy;
-mod rate;
-mod report;
+pub(super) mod rate;
+pub(super) mod report;
 mod scenario;
 mod sockets;
 

@@ -8,6 +8,12 @@ pub(in super::super) fn generator() {
     pin(0);
 }
 
+/// Pins the calling thread, one of several generators, to a CPU that is neither the worker's nor
+/// another generator's, where there are enough.
+pub(in super::super) fn generators(number: usize) {
+    pin(if number == 0 { 0 } else { number + 1 });
+}
+
 /// Pins the calling thread, and those that it starts, to the last CPU but one.
 pub(in super::super) fn worker() {
     pin(1);

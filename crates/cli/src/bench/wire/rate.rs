@@ -26,13 +26,13 @@ pub(super) struct Meter<'a> {
 
 /// One measured run.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Run {
-    pub(super) sent: Sent,
-    pub(super) received: u64,
+pub(in super::super) struct Run {
+    pub(in super::super) sent: Sent,
+    pub(in super::super) received: u64,
     /// CPU time of the generator's thread, in seconds. Where the kernel forwards, it does so there.
-    pub(super) generator_cpu: f64,
+    pub(in super::super) generator_cpu: f64,
     /// CPU time of all other threads of this process: of the worker.
-    pub(super) worker_cpu: f64,
+    pub(in super::super) worker_cpu: f64,
 }
 
 impl<'a> Meter<'a> {
@@ -94,21 +94,21 @@ impl<'a> Meter<'a> {
 }
 
 impl Run {
-    pub(super) fn pps_in(&self) -> f64 {
+    pub(in super::super) fn pps_in(&self) -> f64 {
         self.sent.packets as f64 / self.sent.seconds
     }
 
-    pub(super) fn pps_out(&self) -> f64 {
+    pub(in super::super) fn pps_out(&self) -> f64 {
         self.received as f64 / self.sent.seconds
     }
 
-    pub(super) fn lost(&self) -> u64 {
+    pub(in super::super) fn lost(&self) -> u64 {
         self.sent.packets.saturating_sub(self.received)
     }
 }
 
 /// CPU time in seconds.
-fn cpu(clock: libc::clockid_t) -> f64 {
+pub(in super::super) fn cpu(clock: libc::clockid_t) -> f64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid, writable timespec for the duration of the call.
     let status = unsafe { libc::clock_gettime(clock, &raw mut time) };

@@ -51,9 +51,9 @@ pub(super) struct Report {
 
 /// A median, with the least and the greatest.
 #[derive(Serialize)]
-struct Figure {
-    median: f64,
-    spread: [f64; 2],
+pub(in super::super) struct Figure {
+    pub(in super::super) median: f64,
+    pub(in super::super) spread: [f64; 2],
 }
 
 #[derive(Serialize)]
@@ -182,7 +182,7 @@ impl Ratio {
 }
 
 impl Figure {
-    fn of(values: impl Iterator<Item = f64>) -> Self {
+    pub(in super::super) fn of(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
         let end = |value: Option<&f64>| value.copied().unwrap_or(0.0);
@@ -191,7 +191,7 @@ impl Figure {
 }
 
 /// Of sorted values; 0 if there are none.
-fn percentile(sorted: &[f64], part: f64) -> f64 {
+pub(in super::super) fn percentile(sorted: &[f64], part: f64) -> f64 {
     let at = (sorted.len() as f64 * part) as usize;
     sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
 }
