@@ -69,6 +69,7 @@ pub mod pipeline;
 pub mod port;
 mod prefetch;
 pub mod reason;
+pub mod switch;
 pub mod topology;
 pub mod verdict;
 pub mod worker;

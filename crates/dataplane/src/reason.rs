@@ -116,6 +116,10 @@ reasons! {
     TransmitFull = "transmit_full",
     /// The outgoing interface is down or gone.
     PortDown = "port_down",
+    /// A switch's packet for an address that is behind the port where it came in.
+    SamePort = "same_port",
+    /// A switch's packet for all ports, and its port has sent as many of these as it may.
+    FloodLimit = "flood_limit",
 }
 
 impl fmt::Display for Reason {

@@ -1,7 +1,10 @@
 //! How ports belong together.
 
+use std::sync::Arc;
+
 use crate::frame::{Batch, FramePool};
 use crate::port::Port;
+use crate::switch::Addresses;
 
 /// Ports between which frames move, with the frames that they receive into.
 ///
@@ -12,7 +15,7 @@ pub struct Wire {
     pub name: Box<str>,
     /// Names of the interfaces of its ports, for captures.
     pub interfaces: Box<[Box<str>]>,
-    /// Its ports: two, or one of a hairpin.
+    /// Its ports: two, one of a hairpin, or those of a switch.
     pub ports: Box<[Box<dyn Port>]>,
     /// The frames that it receives into, of the UMEM of all its ports. Wires do not share them: one
     /// that is flooded cannot starve another, and what a wire holds goes when it goes.
@@ -21,12 +24,14 @@ pub struct Wire {
 }
 
 /// Where a frame leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Kind {
     /// At the other port.
     Wire,
     /// At the port where it came in.
     Hairpin,
+    /// Where its destination is.
+    Switch(Arc<Addresses>),
 }
 
 impl Wire {
@@ -44,6 +49,21 @@ impl Wire {
     /// One port: what comes in there leaves there, if allowed, unchanged.
     pub fn hairpin(name: impl Into<Box<str>>, port: Box<dyn Port>, pool: FramePool) -> Self {
         Self::of(Kind::Hairpin, name.into(), [port].into(), pool)
+    }
+
+    /// Many ports: what comes in at one leaves, if allowed, at the port behind which its destination's
+    /// link-layer address has spoken, and at all others if that is not known or means a group. Never
+    /// where it came in. `addresses` is shared by the objects of one switch's queues.
+    ///
+    /// Ports beyond [`PORTS`](crate::switch::PORTS) are left out.
+    pub fn switch(
+        name: impl Into<Box<str>>,
+        mut ports: Vec<Box<dyn Port>>,
+        pool: FramePool,
+        addresses: Arc<Addresses>,
+    ) -> Self {
+        ports.truncate(crate::switch::PORTS);
+        Self::of(Kind::Switch(addresses), name.into(), ports.into(), pool)
     }
 
     fn of(kind: Kind, name: Box<str>, ports: Box<[Box<dyn Port>]>, pool: FramePool) -> Self {

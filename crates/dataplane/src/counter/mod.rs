@@ -23,6 +23,9 @@ pub struct Counters {
     pub forwarded: Counter,
     /// Bytes forwarded.
     pub forwarded_bytes: Counter,
+    /// Copies that switches made of packets for several ports: `received + copied` packets are
+    /// forwarded or dropped.
+    pub copied: Counter,
     /// Packets forwarded as part of a known connection.
     pub established: Counter,
     /// Connections opened.
@@ -77,6 +80,7 @@ impl Counters {
             received_bytes: Counter::default(),
             forwarded: Counter::default(),
             forwarded_bytes: Counter::default(),
+            copied: Counter::default(),
             established: Counter::default(),
             opened: Counter::default(),
             ended: Counter::default(),

@@ -1,5 +1,9 @@
 //! One wire's share of a worker's round.
 
+use std::ops::AddAssign;
+use std::sync::Arc;
+
+use super::switch::Switching;
 use crate::capture::{InterfaceId, Tap};
 use crate::clock::Time;
 use crate::counter::Counters;
@@ -22,6 +26,8 @@ pub(super) struct Forwarder {
     /// Frames of a packet whose first buffer was judged in an earlier batch: its fate.
     unfinished: Box<[Option<bool>]>,
     interfaces: Box<[InterfaceId]>,
+    /// Of a switch.
+    switching: Option<Switching>,
     /// Rounds since a frame came.
     pub(super) idle: u32,
     /// Whether the worker looks at it in every round.
@@ -31,7 +37,14 @@ pub(super) struct Forwarder {
 impl Forwarder {
     pub(super) fn new(wire: Wire, tap: &Tap) -> Self {
         let interfaces = wire.interfaces.iter().map(|name| tap.interface(name)).collect();
+        let switching = match &wire.kind {
+            Kind::Switch(addresses) => {
+                Some(Switching::new(Arc::clone(addresses), wire.ports.len()))
+            }
+            Kind::Wire | Kind::Hairpin => None,
+        };
         Self {
+            switching,
             unfinished: wire.ports.iter().map(|_| None).collect(),
             wire,
             interfaces,
@@ -47,6 +60,12 @@ impl Forwarder {
     /// One batch from each port; answers how many frames came.
     pub(super) fn round(&mut self, now: Time, lane: &mut Lane) -> usize {
         let ports = self.wire.ports.len();
+        if let Some(switching) = &self.switching {
+            switching.expire(now);
+            for port in &mut self.wire.ports {
+                port.reclaim(&mut self.wire.pool);
+            }
+        }
         let received = (0..ports).map(|from| self.one_way(from, now, lane)).sum();
         // Also tells the kernel about frames still to be sent and about free ones to receive into.
         for port in &mut self.wire.ports {
@@ -66,14 +85,14 @@ impl Forwarder {
         let Wire { ports, pool, kind, .. } = &mut self.wire;
         let to = match kind {
             Kind::Wire => 1 - from,
-            Kind::Hairpin => from,
+            Kind::Hairpin | Kind::Switch(_) => from,
         };
         ports[to].reclaim(pool);
         let count = ports[from].receive(pool, &mut self.received);
         if count == 0 {
             return 0;
         }
-        let umem = std::sync::Arc::clone(pool.umem());
+        let umem = Arc::clone(pool.umem());
         self.received.frames().iter().for_each(|frame| umem.prefetch(frame));
         let mut inputs = [Input::default(); BATCH];
         let mut packets = 0;
@@ -141,20 +160,26 @@ impl Forwarder {
             let unsent = transmit(&mut *ports[from], &mut self.to_answer, pool);
             lane.counters().rejects_sent.add(unsent.packets.wrapping_neg());
         }
-        let mut unsent = transmit(&mut *ports[to], &mut self.to_send, pool);
-        for packet in lane.released() {
+        let mut send = |batch: &mut Batch, pool: &mut FramePool, counters: &Counters| {
+            match &mut self.switching {
+                None => transmit(&mut *ports[to], batch, pool),
+                Some(it) => it.distribute(from, now, batch, (ports, pool), counters),
+            }
+        };
+        let mut unsent = send(&mut self.to_send, pool, lane.counters());
+        // Nothing is allocated unless fragments that were held may go on.
+        let released: Vec<_> = lane.released().collect();
+        for packet in released {
             forwarded += 1;
             forwarded_bytes += packet.len() as u64;
             // Without a free frame it is lost like one that does not fit into the queue.
-            let unsent_now = match pool.take_with(&packet) {
+            unsent += match pool.take_with(&packet) {
                 Some(frame) => {
                     self.to_send.push(frame);
-                    transmit(&mut *ports[to], &mut self.to_send, pool)
+                    send(&mut self.to_send, pool, lane.counters())
                 }
                 None => Unsent { packets: 1, bytes: packet.len() as u64 },
             };
-            unsent.packets += unsent_now.packets;
-            unsent.bytes += unsent_now.bytes;
         }
         let counters = lane.counters();
         counters.received.add(packets as u64);
@@ -199,13 +224,20 @@ fn answer(now: Time, packet: usize, umem: &Umem, frame: &mut Frame, lane: &mut L
 
 /// Packets and bytes that did not fit into the transmit queue.
 #[derive(Clone, Copy, Default)]
-struct Unsent {
-    packets: u64,
-    bytes: u64,
+pub(super) struct Unsent {
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+}
+
+impl AddAssign for Unsent {
+    fn add_assign(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+    }
 }
 
 /// Sends what is in `batch`; what does not fit after one reclaim is dropped.
-fn transmit(tx: &mut dyn Port, batch: &mut Batch, pool: &mut FramePool) -> Unsent {
+pub(super) fn transmit(tx: &mut dyn Port, batch: &mut Batch, pool: &mut FramePool) -> Unsent {
     tx.transmit(batch);
     if batch.is_empty() {
         return Unsent::default();
@@ -232,7 +264,7 @@ fn count_unsent(counters: &Counters, unsent: Unsent) {
     }
 }
 
-fn put_back(pool: &mut FramePool, mut frame: Frame) {
+pub(super) fn put_back(pool: &mut FramePool, mut frame: Frame) {
     frame.more = false;
     // A frame of another UMEM would be a port's mistake; it is lost to this pool, not to safety.
     let _ = pool.put(frame);

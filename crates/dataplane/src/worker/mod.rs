@@ -11,6 +11,7 @@
 
 mod forward;
 mod sleep;
+mod switch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
