@@ -33,6 +33,10 @@ pub(crate) struct Args {
     /// Write, for each packet, the 0-based number of the first matching rule, or -1
     #[arg(long, value_name = "FILE")]
     matches: Option<PathBuf>,
+    /// Compare every answer with linear search over all rules (on all processors; a minute for 100,000
+    /// rules and as many packets)
+    #[arg(long)]
+    oracle: bool,
     /// Prove, by walking all regions, that the compiled form answers as the rules do
     #[arg(long)]
     verify: bool,
@@ -99,6 +103,9 @@ struct Report {
     bytes: usize,
     /// Rules whose TCP flags or ICMP type were left out.
     conditions_left_out: usize,
+    /// Whether each answer is that of linear search.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    equals_linear: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     verify_seconds: Option<f64>,
     /// What the proof was about.
@@ -239,6 +246,11 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     if let Some(path) = &args.matches {
         super::write_matches(path, built.places().into_iter())?;
     }
+    let mut equals_linear = None;
+    if args.oracle {
+        super::oracle::compare(&rules, &tuples, &built.places())?;
+        equals_linear = Some(true);
+    }
     let (mut verify_seconds, mut proof) = (None, None);
     if args.verify {
         let started = super::time::now();
@@ -259,6 +271,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         build_seconds,
         bytes: built.memory_usage(),
         conditions_left_out,
+        equals_linear,
         verify_seconds,
         proof,
     };

@@ -3,6 +3,7 @@
 mod classify;
 mod flows;
 mod lpm;
+mod oracle;
 mod soak;
 mod time;
 mod update;
