@@ -74,8 +74,9 @@ fn engines(criterion: &mut Criterion) {
         let mut found = vec![None; HEADERS];
         let limit = tuple::Config::default().max_chain(usize::MAX);
         let table = tuple::Builder::new().configure(limit).build(&set.rules).expect("in limits");
+        let mut scratch = tuple::Scratch::default();
         group.bench_function(BenchmarkId::new(&set.name, "tuple"), |bencher| {
-            bencher.iter(|| table.lookup_batch(black_box(&headers), &mut found));
+            bencher.iter(|| table.lookup_batch(black_box(&headers), &mut scratch, &mut found));
         });
         let meta = meta::Builder::new().build(&set.rules).expect("in limits");
         let mut scratch = meta::Scratch::default();

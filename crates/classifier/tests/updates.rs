@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use portcullis_classifier::tuple::{self, Match, Priority, RuleHandle};
-use portcullis_classifier::{Header, Ipv4Prefix, PortRange, Rule, RuleSet, meta};
+use portcullis_classifier::{Header, Ipv4Prefix, PortRange, Rule, RuleSet, TupleV4, meta};
 use proptest::prelude::*;
 
 /// The obvious twin: all rules, in order.
@@ -84,8 +84,16 @@ proptest! {
             let mut found = vec![None; headers.len()];
             meta.lookup_batch(&headers, &mut meta::Scratch::default(), &mut found);
             prop_assert_eq!(&found, &expected, "meta");
-            table.lookup_batch(&headers, &mut found);
+            table.lookup_batch(&headers, &mut tuple::Scratch::default(), &mut found);
             prop_assert_eq!(&found, &expected, "tuple");
+            let tuples: Vec<TupleV4> = headers.iter().filter_map(TupleV4::of).collect();
+            let of_tuples = tuples.iter().map(|tuple| model.lookup(&tuple.header()));
+            let of_tuples: Vec<_> = of_tuples.collect();
+            let mut found = vec![None; tuples.len()];
+            table.lookup_tuples(&tuples, &mut tuple::Scratch::default(), &mut found);
+            prop_assert_eq!(&found, &of_tuples, "tuple, 5-tuples");
+            meta.lookup_tuples(&tuples, &mut meta::Scratch::default(), &mut found);
+            prop_assert_eq!(&found, &of_tuples, "meta, 5-tuples");
             prop_assert_eq!(meta.lookup(&headers[0]), expected[0]);
         }
         meta.settle().unwrap();

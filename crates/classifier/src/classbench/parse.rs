@@ -38,8 +38,12 @@ fn rule(line: &mut Line<'_>, action: u32) -> Result<Rule, ParseError> {
     if !line.take('@') {
         return Err(line.error(line.here(), "expected `@` at the start of a rule".to_owned()));
     }
-    let source = prefix(line, "a source prefix such as 10.0.0.0/8")?;
-    let destination = prefix(line, "a destination prefix such as 10.0.0.0/8")?;
+    let (source, _) = prefix(line, "a source prefix such as 10.0.0.0/8")?;
+    let (destination, word) = prefix(line, "a destination prefix such as 10.0.0.0/8")?;
+    if matches!(source, AddressMatch::V4(_)) != matches!(destination, AddressMatch::V4(_)) {
+        let message = "expected a destination prefix of the source's address family";
+        return Err(line.error(word, format!("{message}, found `{}`", word.text)));
+    }
     let source_ports = ports(line, "a source port, 0 to 65535")?;
     let destination_ports = ports(line, "a destination port, 0 to 65535")?;
     let protocol = protocol(line)?;
@@ -58,12 +62,14 @@ fn rule(line: &mut Line<'_>, action: u32) -> Result<Rule, ParseError> {
     Ok(rule)
 }
 
-fn prefix(line: &mut Line<'_>, expected: &str) -> Result<AddressMatch, ParseError> {
+fn prefix<'a>(line: &mut Line<'a>, expected: &str) -> Result<(AddressMatch, Word<'a>), ParseError> {
     let word = line.word(expected)?;
     if word.text == "any" {
         return Err(line.error(word, format!("expected {expected}, found `any`")));
     }
-    word.text.parse().map_err(|error: crate::Error| line.error(word, error.to_string()))
+    let prefix = word.text.parse();
+    let prefix = prefix.map_err(|error: crate::Error| line.error(word, error.to_string()))?;
+    Ok((prefix, word))
 }
 
 fn ports(line: &mut Line<'_>, expected: &str) -> Result<PortRange, ParseError> {

@@ -283,7 +283,7 @@ impl Meta {
     #[must_use]
     pub fn worst_case_touches(&self) -> usize {
         let state = self.shared.state.load();
-        let delta = state.delta.touches(self.shared.config.tuple.max_chain_limit());
+        let delta = state.delta.touches(self.shared.config.tuple.max_chain);
         let (compiled, behind) = state.base.worst_case_touches();
         compiled + delta + if state.deleted.count() > 0 { behind } else { 0 }
     }

@@ -2,26 +2,23 @@
 //! and bit extraction in one (3 to 5 times the lookups a second).
 
 use std::arch::x86_64::{
-    __m256i, _MM_HINT_T0, _mm_load_si128, _mm_prefetch, _mm256_and_si256,
-    _mm256_broadcastsi128_si256, _mm256_castsi256_ps, _mm256_cmpeq_epi16, _mm256_cmpgt_epi32,
-    _mm256_load_si256, _mm256_loadu_si256, _mm256_min_epu16, _mm256_movemask_epi8,
-    _mm256_movemask_ps, _mm256_packs_epi16, _mm256_permute4x64_epi64, _mm256_set1_epi32,
-    _mm256_sub_epi16, _mm256_xor_si256, _pext_u64,
+    __m256i, _mm_load_si128, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_castsi256_ps,
+    _mm256_cmpeq_epi16, _mm256_cmpgt_epi32, _mm256_load_si256, _mm256_loadu_si256,
+    _mm256_min_epu16, _mm256_movemask_epi8, _mm256_movemask_ps, _mm256_packs_epi16,
+    _mm256_permute4x64_epi64, _mm256_set1_epi32, _mm256_sub_epi16, _mm256_xor_si256,
 };
 
+use super::bmi2::Bmi2;
 use super::{Group, Simd};
 use crate::lanes::Key;
 
 /// Proof that this processor has AVX2 and BMI2.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Avx2(());
+pub(crate) struct Avx2(Bmi2);
 
 impl Avx2 {
     pub(crate) fn detect() -> Option<Self> {
-        let there = std::arch::is_x86_feature_detected!("avx2")
-            && std::arch::is_x86_feature_detected!("bmi1")
-            && std::arch::is_x86_feature_detected!("bmi2");
-        there.then_some(Self(()))
+        Bmi2::detect().filter(|_| std::arch::is_x86_feature_detected!("avx2")).map(Self)
     }
 }
 
@@ -34,8 +31,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn extract(self, word: u64, mask: u64) -> u64 {
-        // SAFETY: `self` proves that the processor has BMI2.
-        unsafe { _pext_u64(word, mask) }
+        self.0.extract(word, mask)
     }
 
     #[inline(always)]
@@ -46,8 +42,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn prefetch<T>(self, place: *const T) {
-        // SAFETY: every x86-64 processor has SSE, and a prefetch never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) }
+        super::bmi2::prefetch(place);
     }
 }
 

@@ -1,25 +1,23 @@
 //! AVX-512 and BMI2. What the `unsafe` here gains over [`super::Avx2`]: four rules an instruction.
 
 use std::arch::x86_64::{
-    _MM_HINT_T0, _mm_load_si128, _mm_prefetch, _mm512_broadcast_i32x4, _mm512_cmpgt_epu16_mask,
-    _mm512_cmpgt_epu32_mask, _mm512_load_si512, _mm512_loadu_si512, _mm512_set1_epi32,
-    _mm512_sub_epi16, _pext_u64,
+    _mm_load_si128, _mm512_broadcast_i32x4, _mm512_cmpgt_epu16_mask, _mm512_cmpgt_epu32_mask,
+    _mm512_load_si512, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_sub_epi16,
 };
 
+use super::bmi2::Bmi2;
 use super::{Group, Simd};
 use crate::lanes::Key;
 
 /// Proof that this processor has AVX-512 F and BW, and BMI2.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512(Bmi2);
 
 impl Avx512 {
     pub(crate) fn detect() -> Option<Self> {
         let there = std::arch::is_x86_feature_detected!("avx512f")
-            && std::arch::is_x86_feature_detected!("avx512bw")
-            && std::arch::is_x86_feature_detected!("bmi1")
-            && std::arch::is_x86_feature_detected!("bmi2");
-        there.then_some(Self(()))
+            && std::arch::is_x86_feature_detected!("avx512bw");
+        Bmi2::detect().filter(|_| there).map(Self)
     }
 }
 
@@ -32,8 +30,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn extract(self, word: u64, mask: u64) -> u64 {
-        // SAFETY: `self` proves that the processor has BMI2.
-        unsafe { _pext_u64(word, mask) }
+        self.0.extract(word, mask)
     }
 
     #[inline(always)]
@@ -44,8 +41,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn prefetch<T>(self, place: *const T) {
-        // SAFETY: every x86-64 processor has SSE, and a prefetch never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) }
+        super::bmi2::prefetch(place);
     }
 }
 

@@ -19,6 +19,13 @@ pub(crate) struct Generation {
 }
 
 impl Generation {
+    /// The best rule that matches.
+    pub(super) fn best(&self, header: &Header) -> Option<Match> {
+        let mut found = None;
+        self.lookup(header, &mut found);
+        found.map(|(_, found)| found)
+    }
+
     /// Improves `found` by what matches `header`.
     pub(crate) fn lookup(&self, header: &Header, found: &mut Found) {
         match header.addresses {

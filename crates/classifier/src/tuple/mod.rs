@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 
 use crate::Error;
-use crate::header::Header;
+use crate::header::{Header, TupleV4};
 use crate::rule::{Rule, RuleSet};
 
 /// Slots of a new table; few for loom, which follows each.
@@ -55,10 +55,6 @@ impl Config {
     #[must_use]
     pub fn max_rules(self, limit: usize) -> Self {
         Self { max_rules: limit, ..self }
-    }
-
-    pub(crate) fn max_chain_limit(&self) -> usize {
-        self.max_chain
     }
 
     /// Shapes of rules at most: a lookup takes a hash for each.
@@ -120,6 +116,24 @@ impl Builder {
     }
 }
 
+/// What a thread keeps between batches. The tuple engine needs nothing.
+///
+/// ```
+/// use portcullis_classifier::{Header, Rule, RuleSet, tuple};
+///
+/// let rules = RuleSet::new(vec![Rule::any(3)]).unwrap();
+/// let engine = tuple::Builder::new().build(&rules).unwrap();
+/// let mut scratch = tuple::Scratch::default();
+/// let header = Header::v4([10, 0, 0, 1], [10, 0, 0, 2], 6, 1, 2);
+/// for batch in [[header; 8], [header; 8]] {
+///     let mut found = [None; 8];
+///     engine.lookup_batch(&batch, &mut scratch, &mut found);
+///     assert!(found.iter().all(Option::is_some));
+/// }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Scratch {}
+
 /// Rules in hash tables: readers never wait, writers wait for each other only.
 ///
 /// ```
@@ -150,22 +164,40 @@ impl Tuple {
     /// The best rule that matches: lowest priority, then lowest handle.
     #[must_use]
     pub fn lookup(&self, header: &Header) -> Option<Match> {
-        let mut found = None;
-        self.current.load().lookup(header, &mut found);
-        found.map(|(_, found)| found)
+        self.current.load().best(header)
     }
 
     /// The best rule that matches, for each header.
     ///
     /// # Panics
     /// When `headers` and `found` differ in length.
-    pub fn lookup_batch(&self, headers: &[Header], found: &mut [Option<Match>]) {
+    pub fn lookup_batch(
+        &self,
+        headers: &[Header],
+        _scratch: &mut Scratch,
+        found: &mut [Option<Match>],
+    ) {
         assert_eq!(headers.len(), found.len(), "one answer a header");
         let current = self.current.load();
         for (header, found) in headers.iter().zip(found) {
-            let mut best = None;
-            current.lookup(header, &mut best);
-            *found = best.map(|(_, found)| found);
+            *found = current.best(header);
+        }
+    }
+
+    /// The best rule that matches, for each IPv4 5-tuple.
+    ///
+    /// # Panics
+    /// When `tuples` and `found` differ in length.
+    pub fn lookup_tuples(
+        &self,
+        tuples: &[TupleV4],
+        _scratch: &mut Scratch,
+        found: &mut [Option<Match>],
+    ) {
+        assert_eq!(tuples.len(), found.len(), "one answer a tuple");
+        let current = self.current.load();
+        for (tuple, found) in tuples.iter().zip(found) {
+            *found = current.best(&tuple.header());
         }
     }
 

@@ -117,7 +117,7 @@ struct Report {
 enum Built {
     Linear(linear::Linear, linear::Scratch, Vec<Option<RuleId>>),
     Tree(Box<tree::Tree>, tree::Scratch, Vec<Option<RuleId>>),
-    Tuple(Box<tuple::Tuple>, Vec<Option<Match>>),
+    Tuple(Box<tuple::Tuple>, tuple::Scratch, Vec<Option<Match>>),
     Meta(meta::Meta, meta::Scratch, Vec<Option<Match>>),
 }
 
@@ -135,7 +135,7 @@ impl Built {
             Engine::Tuple => {
                 let limit = tuple::Config::default().max_chain(usize::MAX);
                 let tuple = tuple::Builder::new().configure(limit).build(rules)?;
-                Self::Tuple(Box::new(tuple), vec![None; packets])
+                Self::Tuple(Box::new(tuple), tuple::Scratch::default(), vec![None; packets])
             }
             Engine::Meta => {
                 let meta = meta::Builder::new().build(rules)?;
@@ -157,9 +157,9 @@ impl Built {
                     engine.lookup_tuples(tuples, scratch, found);
                 }
             }
-            Self::Tuple(engine, found) => {
-                for (tuple, found) in tuples.iter().zip(found) {
-                    *found = engine.lookup(&tuple.header());
+            Self::Tuple(engine, scratch, found) => {
+                for (tuples, found) in tuples.chunks(size).zip(found.chunks_mut(size)) {
+                    engine.lookup_tuples(tuples, scratch, found);
                 }
             }
             Self::Meta(engine, scratch, found) => {
@@ -177,7 +177,7 @@ impl Built {
             Self::Linear(_, _, found) | Self::Tree(_, _, found) => {
                 found.iter().map(|id| id.map(RuleId::as_u32)).collect()
             }
-            Self::Tuple(_, found) | Self::Meta(_, _, found) => found
+            Self::Tuple(_, _, found) | Self::Meta(_, _, found) => found
                 .iter()
                 .map(|found| found.and_then(|found| u32::try_from(found.rule.as_u64()).ok()))
                 .collect(),
@@ -304,5 +304,6 @@ pub(super) fn five_tuples(path: &Path, beyond: Beyond) -> Result<(RuleSet, usize
         .into_iter()
         .map(|rule| Rule { tcp_flags: TcpFlagsMatch::ANY, icmp: None, ..rule })
         .collect();
-    Ok((RuleSet::new(rules)?, left_out))
+    let rules = RuleSet::new(rules).map_err(|error| Refused::from(format!("{name}: {error}")))?;
+    Ok((rules, left_out))
 }

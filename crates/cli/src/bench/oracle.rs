@@ -75,6 +75,9 @@ mod tests {
         found[2999] = Some(1);
         found[1001] = Some(0);
         let refused = compare(&rules, &tuples, &found).err().unwrap();
-        assert_eq!(refused.message(), "packet 1001: linear search finds no rule, the engine rule 0");
+        assert_eq!(
+            refused.message(),
+            "packet 1001: linear search finds no rule, the engine rule 0"
+        );
     }
 }
