@@ -26,9 +26,7 @@ pub(super) fn compare(
         let (mut scratch, mut expected) = (linear::Scratch::default(), [None; CHUNK]);
         loop {
             let first = next.fetch_add(CHUNK, Ordering::Relaxed);
-            let Some(rest) = tuples.get(first..).filter(|rest| !rest.is_empty()) else {
-                return None;
-            };
+            let rest = tuples.get(first..).filter(|rest| !rest.is_empty())?;
             let tuples = &rest[..rest.len().min(CHUNK)];
             let expected = &mut expected[..tuples.len()];
             linear.lookup_tuples(tuples, &mut scratch, expected);
