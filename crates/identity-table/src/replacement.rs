@@ -21,7 +21,7 @@
 //!
 //! # How
 //! The writer notes each change from the beginning on. Its direct prefixes are copied in pieces of
-//! about a thousand; a new table is built from them and the sets, with nobody waiting; then the
+//! some hundred; a new table is built from them and the sets, with nobody waiting; then the
 //! notes are replayed on it, again and again until few are left, and the last few together with the
 //! exchange of the tables, which is one store for readers. What a piece missed because it changed
 //! meanwhile stands in the notes, and replaying a change twice does no harm.
@@ -33,7 +33,7 @@
 
 use std::collections::BTreeSet;
 use std::iter::Peekable;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::bulk::packed;
 use crate::content::{Content, Place, Row, Sets};
@@ -42,8 +42,11 @@ use crate::table::{CatchUp, Replaced};
 use crate::{IdentityId, Prefix, TableError, Writer};
 use std::sync::Arc;
 
-/// Rows copied with the writer held once: some 10 us.
-const PIECE: usize = if cfg!(test) { 3 } else { 1024 };
+/// Rows copied with the writer held once: some 5 us. A longer wait would put waiting threads to
+/// sleep, which costs ten times as much.
+const PIECE: usize = if cfg!(test) { 3 } else { 256 };
+/// The longest pause between two pieces, should waiting for the writer have taken long.
+const LONGEST_REST: Duration = Duration::from_micros(20);
 /// Rounds of catching up after which the rest is replayed at once, however long: a writer that
 /// makes changes faster than they can be replayed must not keep the new set away for ever.
 const ROUNDS: usize = 32;
@@ -157,14 +160,32 @@ fn copy(token: &Arc<()>, sets: &Sets, with: Access<'_>) -> Option<Vec<Row>> {
     let (mut direct, mut piece) = (Vec::new(), Vec::new());
     let mut place = Some(Place::default());
     while let Some(from) = place {
+        let rest = Rest::begin();
         place = ask(with, |writer| writer.scan(token, from, PIECE, &mut piece))?;
-        direct.extend(
-            piece
-                .drain(..)
-                .filter(|(prefix, _)| !any_has(&mut sets, prefix) || overriding.contains(prefix)),
-        );
+        let direct_one =
+            |(prefix, _): &Row| !any_has(&mut sets, prefix) || overriding.contains(prefix);
+        direct.extend(piece.drain(..).filter(direct_one));
+        rest.pause();
     }
     Some(direct)
+}
+
+/// Leaves the writer to others for about as long as it was held: a lock need not be fair, and those
+/// who wait for it would starve if it were taken again at once.
+struct Rest(Instant);
+
+impl Rest {
+    fn begin() -> Self {
+        Self(Instant::now())
+    }
+
+    fn pause(&self) {
+        let held = self.0.elapsed().min(LONGEST_REST);
+        std::thread::yield_now();
+        while self.0.elapsed() < 2 * held {
+            std::hint::spin_loop();
+        }
+    }
 }
 
 /// Whether one of these ascending lists has `prefix`; the prefixes asked for ascend too.

@@ -5,95 +5,116 @@ use super::entry::Entry;
 use super::trie::{ROOT, Trie, byte};
 use crate::prefix::mask;
 
-/// Slots of the root that one piece visits at most, so that a long empty stretch ends too.
-const SLOTS: usize = if cfg!(test) { 1 << 13 } else { 1 << 12 };
+/// Slots without a prefix that are as much work as a prefix; more in tests, so that pieces are few.
+const SLOTS: usize = if cfg!(test) { 1 << 13 } else { 4 };
 
 impl Trie {
-    /// Adds the prefixes with keys from `from` on to `out`, sorted by key, then length, until there
-    /// are `enough` and the slot they stand in ends. Returns the key to go on from; `None` at the end.
+    /// Adds the prefixes with keys from `from` on to `out`, sorted by key, then length, until finding
+    /// them was as much work as `enough` prefixes are and the slot they stand in ends. Returns the
+    /// key to go on from; `None` at the end.
     ///
     /// Keys, unlike places, mean the same whatever the writer does to the structure in between.
-    /// O(`enough` + a page), or O(4,096) where there is nothing.
+    /// O(`enough` + a page).
     pub(crate) fn scan(&self, from: u128, enough: usize, out: &mut Vec<Item>) -> Option<u128> {
+        let mut scan =
+            Scan { trie: self, from, enough: enough.saturating_mul(SLOTS), work: 0, out };
+        scan.root()
+    }
+}
+
+/// One piece being read.
+struct Scan<'a> {
+    trie: &'a Trie,
+    from: u128,
+    /// In slots.
+    enough: usize,
+    work: usize,
+    out: &'a mut Vec<Item>,
+}
+
+impl Scan<'_> {
+    fn root(&mut self) -> Option<u128> {
+        let from = self.from;
         let first = (from >> 112) as usize;
-        let mut own = self.root.iter().skip_while(|(start, ..)| *start < first).peekable();
+        let mut own = self.trie.root.iter().skip_while(|(start, ..)| *start < first).peekable();
         for slot in first..ROOT {
-            if slot - first == SLOTS && enough < usize::MAX {
-                return Some((slot as u128) << 112);
-            }
             let base = (slot as u128) << 112;
             while let Some((_, len, code)) = own.next_if(|(start, ..)| *start == slot) {
-                out.extend((base >= from).then_some(Item { key: base, len, code }));
+                self.take(Item { key: base, len, code });
             }
-            let entry = Entry::of(self.words.load(slot));
-            if let Some(next) = self.scan_below(entry, 16, base, from, enough, out) {
+            let entry = Entry::of(self.trie.words.load(slot));
+            if let Some(next) = self.below(entry, 16, base) {
                 return Some(next);
             }
-            if out.len() >= enough {
+            if self.is_enough() {
                 return after(base, 16);
             }
         }
         None
     }
 
-    fn scan_below(
-        &self,
-        entry: Entry,
-        depth: u8,
-        base: u128,
-        from: u128,
-        enough: usize,
-        out: &mut Vec<Item>,
-    ) -> Option<u128> {
+    /// Counts a slot, and tells whether that was enough.
+    fn is_enough(&mut self) -> bool {
+        self.work += 1;
+        self.work >= self.enough
+    }
+
+    fn take(&mut self, item: Item) {
+        self.work += SLOTS;
+        if item.key >= self.from {
+            self.out.push(item);
+        }
+    }
+
+    fn below(&mut self, entry: Entry, depth: u8, base: u128) -> Option<u128> {
+        let from = self.from;
         match entry {
             Entry::Leaf(_) => {}
             Entry::Bucket(at) => {
-                let begin = out.len();
-                bucket::decode(self.v6, &self.words, at, depth, base, out);
-                let seen = out[begin..].iter().take_while(|item| item.key < from).count();
-                out.drain(begin..begin + seen);
+                let begin = self.out.len();
+                bucket::decode(self.trie.v6, &self.trie.words, at, depth, base, self.out);
+                let seen = self.out[begin..].iter().take_while(|item| item.key < from).count();
+                self.work += (self.out.len() - begin) * SLOTS;
+                self.out.drain(begin..begin + seen);
             }
             Entry::Page(at) => {
-                let (depth, base) = if self.v6 { self.page_key(at) } else { (depth, base) };
+                let (depth, base) =
+                    if self.trie.v6 { self.trie.page_key(at) } else { (depth, base) };
                 if from > base | !mask(depth) {
                     return None;
                 }
                 let first = if from > base { byte(from, depth) } else { 0 };
-                let own = self.meta(at).own.iter();
+                let own = self.trie.meta(at).own.iter();
                 let mut own = own.skip_while(|(start, ..)| *start < first).peekable();
                 for slot in first..256 {
                     let inside = base | (slot as u128) << (120 - depth);
                     while let Some((_, len, code)) = own.next_if(|(start, ..)| *start == slot) {
-                        let item = Item { key: inside, len: depth + len, code };
-                        out.extend((inside >= from).then_some(item));
+                        self.take(Item { key: inside, len: depth + len, code });
                     }
-                    let child = Entry::of(self.words.load(at + slot));
-                    let next = self.scan_below(child, depth + 8, inside, from, enough, out);
+                    let child = Entry::of(self.trie.words.load(at + slot));
+                    let next = self.below(child, depth + 8, inside);
                     if next.is_some() {
                         return next;
                     }
-                    if out.len() >= enough {
+                    if self.is_enough() {
                         return after(inside, depth + 8);
                     }
                 }
             }
             Entry::Wide(at) => {
-                let meta = self.meta(at);
+                let meta = self.trie.meta(at);
                 let first = if from > base { byte(from, 16) } else { 0 };
                 let mut own = meta.own.iter().skip_while(|(start, ..)| *start < first).peekable();
                 for (sub, longer) in meta.subs.iter().enumerate().skip(first) {
                     let inside = base | (sub as u128) << 104;
                     while let Some((_, len, code)) = own.next_if(|(start, ..)| *start == sub) {
-                        let item = Item { key: inside, len: 16 + len, code };
-                        out.extend((inside >= from).then_some(item));
+                        self.take(Item { key: inside, len: 16 + len, code });
                     }
-                    let longer = longer.iter().map(|(start, len, code)| Item {
-                        key: inside | (start as u128) << 96,
-                        len: 24 + len,
-                        code,
-                    });
-                    out.extend(longer.filter(|item| item.key >= from));
-                    if out.len() >= enough {
+                    for (start, len, code) in longer.iter() {
+                        let key = inside | (start as u128) << 96;
+                        self.take(Item { key, len: 24 + len, code });
+                    }
+                    if self.is_enough() {
                         return after(inside, 24);
                     }
                 }
