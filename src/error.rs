@@ -74,6 +74,15 @@ pub enum Error {
         /// The wire that has it.
         wire: String,
     },
+    /// A switch of too few or too many interfaces.
+    #[cfg(feature = "xdp")]
+    #[error("error: switch {name}: {ports} interfaces; it takes 2 to 64")]
+    SwitchPorts {
+        /// The switch.
+        name: String,
+        /// How many were named.
+        ports: usize,
+    },
     /// No wire has this name.
     #[cfg(feature = "xdp")]
     #[error("error: no wire {name}; there are {}", list(.known))]

@@ -33,6 +33,9 @@ pub struct Totals {
     pub rejects_sent: u64,
     /// Packets whose unfinished checksum was completed.
     pub checksums_completed: u64,
+    /// Copies that switches made of packets for several ports: packets received and copied are
+    /// forwarded or dropped.
+    pub copied: u64,
     /// Copies sent to the mirror port.
     pub mirrored: u64,
     /// Copies left out because the mirror port could not keep up.
@@ -107,6 +110,7 @@ impl Totals {
         self.dropped += counters.dropped_total();
         self.rejects_sent += counters.rejects_sent.get();
         self.checksums_completed += counters.checksums_completed.get();
+        self.copied += counters.copied.get();
         self.mirrored += counters.mirrored.get();
         self.mirror_lost += counters.mirror_lost.get();
         self.opened += counters.opened.get();

@@ -17,6 +17,8 @@ pub(crate) struct Attached {
     pub(crate) guard: Guard,
     /// What each worker has of it: the worker's number, and the name there.
     pub(crate) pieces: Vec<(usize, Box<str>)>,
+    /// It works on when one of its interfaces is gone.
+    outlives_a_port: bool,
     /// What the interfaces were when somebody asked last.
     links: Mutex<Vec<LinkState>>,
 }
@@ -43,6 +45,7 @@ impl Attached {
             refused: refused.map(|error| error.to_string()),
             guard,
             pieces: Vec::new(),
+            outlives_a_port: wire.outlives_a_port(),
             links: Mutex::new(vec![LinkState::Up; interfaces.len()]),
         }
     }
@@ -65,10 +68,11 @@ impl Attached {
         self.ports.iter().any(|port| port.name == interface)
     }
 
-    /// Whether an interface has vanished without which it is of no use.
+    /// Whether so much of it has vanished that it is of no use.
     pub(crate) fn is_dead(&self) -> bool {
         let states = self.guard.link_states().unwrap_or_default();
-        states.iter().any(|(_, state)| *state == LinkState::Gone)
+        let mut gone = states.iter().map(|(_, state)| *state == LinkState::Gone);
+        if self.outlives_a_port { gone.all(|gone| gone) } else { gone.any(|gone| gone) }
     }
 
     /// Appends what changed since the last call.

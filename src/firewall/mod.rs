@@ -122,7 +122,7 @@ impl Firewall {
         Ok(firewall)
     }
 
-    /// Opens the interfaces of a wire (or hairpin) in the calling thread's network namespace and
+    /// Opens the interfaces of a wire, hairpin or switch in the calling thread's network namespace and
     /// gives them to the workers. Packets flow through it when this returns; those of other wires do
     /// not wait. Some milliseconds; a wire that is added meanwhile waits.
     ///
@@ -138,11 +138,10 @@ impl Firewall {
         let mut opened = wire.open(&self.ports)?;
         let interfaces = std::mem::take(&mut opened.interfaces);
         let mut attached = Attached::new(&wire, &interfaces, opened.refused, opened.guard);
-        let wires = wire.join(interfaces, opened.pool)?;
-        let early_drop = self.early_drop.lock();
-        if !early_drop.is_empty() {
-            attached.replace_early_drop(&early_drop)?;
-        }
+        let early_drop = self.early_drop.lock().clone();
+        let dropping = attached.replace_early_drop(&early_drop);
+        let joined = dropping.and_then(|_| wire.join(interfaces, opened.pool));
+        let wires = joined.inspect_err(|_| attached.guard.detach())?;
         let mut load = self.load();
         for wire in wires {
             let (worker, pieces) =
@@ -155,7 +154,7 @@ impl Firewall {
         Ok(())
     }
 
-    /// Takes a wire (or hairpin) out, by its name: waits a short while for frames in transmission,
+    /// Takes a wire, hairpin or switch out, by its name: waits a short while for frames in transmission,
     /// takes the programs off its interfaces, pinned or not, and gives back all memory. Connections
     /// that ran through it stay in the table until they time out. Some milliseconds; other wires do
     /// not wait.
@@ -175,7 +174,7 @@ impl Firewall {
         Ok(())
     }
 
-    /// The names of its wires and hairpins, in the order in which they were added.
+    /// The names of its wires, hairpins and switches, in the order in which they were added.
     pub fn wire_names(&self) -> Vec<String> {
         self.wires.read().iter().map(|wire| wire.name.clone()).collect()
     }

@@ -1,8 +1,11 @@
 //! Which interfaces belong together, and how.
 
+use std::sync::Arc;
+
 use portcullis_dataplane::frame::FramePool;
 use portcullis_dataplane::port::Port;
 use portcullis_dataplane::port::xdp::{self, OpenInterface, RingSizes};
+use portcullis_dataplane::switch::{self, Addresses};
 use portcullis_dataplane::topology::Wire;
 
 use crate::Error;
@@ -29,6 +32,7 @@ pub struct Topology {
 enum Shape {
     Wire,
     Hairpin,
+    Switch(switch::Config),
 }
 
 /// Rings of a link to one pod, and frames for each of its queues.
@@ -45,6 +49,27 @@ impl Topology {
     /// name is the interface's.
     pub fn hairpin(interface: &str) -> Self {
         Self::of(Shape::Hairpin, interface.to_owned(), vec![interface.to_owned()])
+    }
+
+    /// Many interfaces (2 to 64), by whose link-layer addresses packets find their way: what comes in at one
+    /// leaves, if allowed, at the one behind which its destination spoke last, and at all others if
+    /// that is not known or means a group; never where it came in. What an attacker can do to the
+    /// others is bounded: see [`switch`](portcullis_dataplane::switch).
+    ///
+    /// All of its interfaces have rings of one size and equally many queues. One that vanishes leaves
+    /// the others working; the switch is removed once all have. There is no spanning tree: do not join
+    /// two ports by another way.
+    pub fn switch(name: &str, interfaces: &[&str]) -> Self {
+        let interfaces = interfaces.iter().map(|name| (*name).to_owned()).collect();
+        Self::of(Shape::Switch(switch::Config::default()), name.to_owned(), interfaces)
+    }
+
+    /// Everything about how a switch learns and floods; nothing for other topologies.
+    pub fn learning(mut self, change: impl FnOnce(&mut switch::Config)) -> Self {
+        if let Shape::Switch(config) = &mut self.shape {
+            change(config);
+        }
+        self
     }
 
     fn of(shape: Shape, name: String, interfaces: Vec<String>) -> Self {
@@ -75,9 +100,17 @@ impl Topology {
         &self.interfaces
     }
 
+    /// Whether it works on when one of its interfaces is gone.
+    pub(super) fn outlives_a_port(&self) -> bool {
+        matches!(self.shape, Shape::Switch(_))
+    }
+
     /// Opens its interfaces in the calling thread's network namespace.
     pub(super) fn open(&self, config: &xdp::Config) -> Result<xdp::Opened, Error> {
         let names: Vec<&str> = self.interfaces.iter().map(String::as_str).collect();
+        if matches!(self.shape, Shape::Switch(_)) && !(2..=switch::PORTS).contains(&names.len()) {
+            return Err(Error::SwitchPorts { name: self.name.clone(), ports: names.len() });
+        }
         if !self.small {
             return Ok(xdp::open(&names, config)?);
         }
@@ -104,17 +137,26 @@ impl Topology {
             });
         }
         let share = pool.available() / queues.max(1);
+        let addresses = match self.shape {
+            Shape::Switch(config) => Some(Arc::new(Addresses::new(interfaces.len(), config))),
+            Shape::Wire | Shape::Hairpin => None,
+        };
         let names: Vec<&str> = self.interfaces.iter().map(String::as_str).collect();
         let mut ports: Vec<_> = interfaces.into_iter().map(|i| i.ports.into_iter()).collect();
         let wires = (0..queues).map(|queue| {
             let name = format!("{} queue {queue}", self.name);
-            let mut next =
+            let next =
                 ports.iter_mut().filter_map(|ports| Some(Box::new(ports.next()?) as Box<dyn Port>));
+            let mut all: Vec<_> = next.collect();
             let pool = pool.split(share);
-            let wire = match (self.shape, next.next(), next.next()) {
-                (Shape::Wire, Some(a), Some(b)) => Wire::new(name, a, b, pool),
-                (Shape::Hairpin, Some(port), None) => Wire::hairpin(name, port, pool),
-                _ => unreachable!("a shape has its number of interfaces, each with all queues"),
+            let wire = match (&addresses, all.pop(), all.pop()) {
+                (Some(addresses), Some(last), Some(other)) => {
+                    all.extend([other, last]);
+                    Wire::switch(name, all, pool, Arc::clone(addresses))
+                }
+                (None, Some(b), Some(a)) => Wire::new(name, a, b, pool),
+                (None, Some(port), None) => Wire::hairpin(name, port, pool),
+                _ => unreachable!("each shape has its number of interfaces"),
             };
             wire.with_interfaces(&names)
         });

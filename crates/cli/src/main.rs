@@ -44,7 +44,7 @@ enum Command {
     /// Judge a capture file, on the capture's own clock
     Replay(replay::Args),
     /// Run a firewall on a wire between two interfaces, until SIGTERM
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Say how a running firewall is: what is in force, what it dropped and why
     Status(status::Args),
     /// Watch a running firewall: rates, who talks to whom, what is denied and by which policy
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Replay(args) => replay::run(args),
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(*args),
         Command::Status(args) => status::run(args),
         Command::Top(args) => top::run(args),
         Command::Capture(args) => capture::run(args),

@@ -284,3 +284,104 @@ fn run_follows_the_wires_of_its_file_and_interfaces_that_come_and_go() {
     assert!(node.passes(2) && node.passes(0));
     assert_eq!(run.terminate(), Some(0));
 }
+
+/// Three hosts with one link each to the middle, and a network between them.
+fn three_hosts() -> Option<(Namespace, Vec<Namespace>)> {
+    let namespace = || match Namespace::new() {
+        Ok(namespace) => Some(namespace),
+        Err(error) => {
+            eprintln!("skipped: needs CAP_NET_ADMIN and CAP_SYS_ADMIN ({error})");
+            None
+        }
+    };
+    let middle = namespace()?;
+    let hosts: Vec<_> = (0..3).map(|_| namespace()).collect::<Option<_>>()?;
+    for (n, host) in hosts.iter().enumerate() {
+        host.join("eth0", &middle, &format!("p{n}"), 2).unwrap();
+        host.ip(&format!("addr add 10.81.0.{}/24 dev eth0", n + 1)).unwrap();
+    }
+    Some((middle, hosts))
+}
+
+/// Whether a TCP connection from one namespace to another is made and carries data both ways.
+fn talks(from: &Namespace, to: &Namespace, address: &str) -> bool {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    let address: SocketAddr = format!("{address}:7001").parse().unwrap();
+    let listener = to.run(|| TcpListener::bind(address)).unwrap().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let patience = Duration::from_millis(1500);
+    let connected = from.run(|| TcpStream::connect_timeout(&address, patience)).unwrap();
+    let Ok(mut client) = connected else { return false };
+    // The end of the handshake may still be on its way.
+    let begin = Instant::now();
+    let mut server = loop {
+        match listener.accept() {
+            Ok((server, _)) => break server,
+            Err(_) if begin.elapsed() > patience => return false,
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
+    server.set_nonblocking(false).unwrap();
+    for stream in [&client, &server] {
+        stream.set_read_timeout(Some(patience)).unwrap();
+    }
+    let (data, mut there, mut back) = (vec![7; 20_000], vec![0; 20_000], [0; 4]);
+    client.write_all(&data).is_ok()
+        && server.read_exact(&mut there).is_ok()
+        && server.write_all(b"back").is_ok()
+        && client.read_exact(&mut back).is_ok()
+        && there == data
+}
+
+#[test]
+fn hosts_on_a_switch_find_each_other() {
+    let Some((middle, hosts)) = three_hosts() else { return };
+    let start = || {
+        let switch = Topology::switch("lan", &["p0", "p1", "p2"]);
+        let config = Config::idle().with(switch).workers(2);
+        Firewall::start(config, ClusterState::default(), PolicySet::default())
+    };
+    let firewall = middle.run(start).unwrap().unwrap();
+    for (a, b) in [(0, 1), (1, 2), (2, 0), (1, 0)] {
+        assert!(talks(&hosts[a], &hosts[b], &format!("10.81.0.{}", b + 1)), "{a} to {b}");
+    }
+    // One that vanishes leaves the others working.
+    hosts[2].ip("link del eth0").unwrap();
+    let gone = firewall.port_changes().unwrap();
+    assert!(gone.iter().any(|c| c.name == "p2" && c.state == LinkState::Gone), "{gone:?}");
+    assert_eq!(firewall.wire_names(), ["lan"]);
+    assert!(talks(&hosts[0], &hosts[1], "10.81.0.2"));
+    let totals = firewall.totals();
+    assert_eq!(totals.received + totals.copied, totals.forwarded + totals.dropped);
+    firewall.remove_wire("lan").unwrap();
+    assert!(!talks(&hosts[0], &hosts[1], "10.81.0.2"));
+}
+
+/// Macvlans in VEPA mode send everything out, also what is for each other: it comes back through a
+/// hairpin, or not at all.
+#[test]
+fn a_hairpin_reflects_what_macvlans_send_each_other() {
+    let Some((middle, hosts)) = three_hosts() else { return };
+    let [outside, one, two] = &hosts[..] else { unreachable!() };
+    for (name, host, address) in [("m1", one, "10.82.0.1"), ("m2", two, "10.82.0.2")] {
+        let path = host.path();
+        if outside
+            .ip(&format!("link add link eth0 name {name} netns {path} type macvlan mode vepa"))
+            .is_err()
+        {
+            eprintln!("skipped: this kernel has no macvlan");
+            return;
+        }
+        host.ip(&format!("addr add {address}/24 dev {name}")).unwrap();
+        host.ip(&format!("link set {name} up")).unwrap();
+    }
+    let start = || {
+        let config = Config::idle().with(Topology::hairpin("p0"));
+        Firewall::start(config, ClusterState::default(), PolicySet::default())
+    };
+    let firewall = middle.run(start).unwrap().unwrap();
+    assert!(talks(one, two, "10.82.0.2") && talks(two, one, "10.82.0.1"));
+    firewall.remove_wire("p0").unwrap();
+    assert!(!talks(one, two, "10.82.0.2"), "nothing else joins them");
+}

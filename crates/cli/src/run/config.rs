@@ -4,6 +4,7 @@
 //! wire: eth1:eth2          # interfaces to join, with rings for an uplink
 //! wires: [veth1:veth1p, veth2:veth2p]   # more of them, of 1 MiB each; as the file changes, they come and go
 //! hairpins: [eth3]         # what comes in there leaves there
+//! switches: ["eth4,eth5,eth6"]   # what comes in leaves where its destination spoke last
 //! cluster: cluster.yaml    # paths are relative to this file
 //! policies: [policies/]
 //! fail: closed             # or open
@@ -77,6 +78,7 @@ struct File {
     wire: Option<String>,
     wires: Option<Vec<String>>,
     hairpins: Vec<String>,
+    switches: Vec<String>,
     cluster: Option<PathBuf>,
     policies: Vec<PathBuf>,
     fail: Option<String>,
@@ -122,12 +124,16 @@ impl Settings {
         }
         let listed = file.wires.is_some();
         let wires = file.wires.unwrap_or_default();
+        let flags = Wanted { hairpins: &args.hairpin, switches: &args.switch, ..Wanted::default() };
         let wanted = match &args.wire[..] {
-            [] if args.hairpin.is_empty() => {
-                Wanted { wire: file.wire.as_deref(), wires: &wires, hairpins: &file.hairpins }
-            }
-            [one] => Wanted { wire: Some(one), wires: &[], hairpins: &args.hairpin },
-            several => Wanted { wire: None, wires: several, hairpins: &args.hairpin },
+            [] if args.hairpin.is_empty() && args.switch.is_empty() => Wanted {
+                wire: file.wire.as_deref(),
+                wires: &wires,
+                hairpins: &file.hairpins,
+                switches: &file.switches,
+            },
+            [one] => Wanted { wire: Some(one), ..flags },
+            several => Wanted { wires: several, ..flags },
         };
         let wires = wanted.topologies()?;
         if wires.is_empty() && !listed {
@@ -253,6 +259,7 @@ mod tests {
         let args = Args {
             wire: Vec::new(),
             hairpin: Vec::new(),
+            switch: Vec::new(),
             cluster: None,
             policies: Vec::new(),
             fail: None,

@@ -49,11 +49,14 @@ and what arrives at them goes to the host's own network stack.
 Exit code: 0 after SIGTERM, 2 if it cannot run (the reason is on stderr).")]
 pub(crate) struct Args {
     /// Interfaces to join, such as eth1:eth2; given several times, each has small rings (1 MiB)
-    #[arg(long, value_name = "A:B", required_unless_present_any = ["config", "hairpin"])]
+    #[arg(long, value_name = "A:B", required_unless_present_any = ["config", "hairpin", "switch"])]
     wire: Vec<String>,
     /// An interface that packets leave where they came in; may be given several times
     #[arg(long, value_name = "INTERFACE")]
     hairpin: Vec<String>,
+    /// Interfaces between which packets find their way by link-layer address; may be given several times
+    #[arg(long, value_name = "A,B,C")]
+    switch: Vec<String>,
     /// Namespaces, pods, nodes (YAML or JSON; a file or a folder)
     #[arg(long, value_name = "FILE", required_unless_present = "config")]
     cluster: Option<PathBuf>,

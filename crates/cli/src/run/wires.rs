@@ -18,6 +18,8 @@ pub(super) struct Wanted<'a> {
     /// Wires to pods, with small rings.
     pub(super) wires: &'a [String],
     pub(super) hairpins: &'a [String],
+    /// Interfaces with commas between them.
+    pub(super) switches: &'a [String],
 }
 
 impl Wanted<'_> {
@@ -41,6 +43,16 @@ impl Wanted<'_> {
                 .into());
             }
             all.push(Topology::hairpin(interface));
+        }
+        for text in self.switches {
+            let interfaces: Vec<&str> = text.split(',').map(str::trim).collect();
+            if interfaces.len() < 2 || interfaces.iter().any(|name| name.is_empty()) {
+                return Err(format!(
+                    "error: switch {text:?}: expected interfaces, such as eth4,eth5,eth6"
+                )
+                .into());
+            }
+            all.push(Topology::switch(&interfaces.join(","), &interfaces).small());
         }
         let mut seen = BTreeMap::new();
         for topology in &all {
@@ -208,23 +220,29 @@ mod tests {
     fn wires_and_hairpins_are_read_and_contradictions_named() {
         let wires = ["a:b".to_owned(), "c:d".to_owned()];
         let hairpins = ["e".to_owned()];
-        let wanted = Wanted { wire: Some("x:y"), wires: &wires, hairpins: &hairpins };
+        let switches = ["f, g,h".to_owned()];
+        let wire = Some("x:y");
+        let wanted = Wanted { wire, wires: &wires, hairpins: &hairpins, switches: &switches };
         let all = wanted.topologies().unwrap();
         let names: Vec<_> = all.iter().map(Topology::name).collect();
-        assert_eq!(names, ["x:y", "a:b", "c:d", "e"]);
+        assert_eq!(names, ["x:y", "a:b", "c:d", "e", "f,g,h"]);
         assert_eq!(all[1], Topology::wire("a", "b").small());
-        for (wires, hairpins, expected) in [
-            (&["a"][..], &[][..], "two interfaces"),
-            (&["a:b:c"], &[], "two interfaces"),
-            (&["a:b", "b:c"], &[], "interface b: both in a:b and in b:c"),
-            (&["a:a"], &[], "both in a:a and in a:a"),
-            (&["a:b", "a:b"], &[], "interface a"),
-            (&["a:b"], &["b"], "interface b: both in a:b and in b"),
-            (&[], &["a:b"], "one interface"),
+        for (wires, hairpins, switches, expected) in [
+            (&["a"][..], &[][..], &[][..], "two interfaces"),
+            (&["a:b:c"], &[], &[], "two interfaces"),
+            (&["a:b", "b:c"], &[], &[], "interface b: both in a:b and in b:c"),
+            (&["a:a"], &[], &[], "both in a:a and in a:a"),
+            (&["a:b", "a:b"], &[], &[], "interface a"),
+            (&["a:b"], &["b"], &[], "interface b: both in a:b and in b"),
+            (&[], &["a:b"], &[], "one interface"),
+            (&[], &[], &["a"], "expected interfaces"),
+            (&[], &[], &["a,,b"], "expected interfaces"),
+            (&[], &["b"], &["a,b"], "interface b"),
         ] {
             let own = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
-            let (wires, hairpins) = (own(wires), own(hairpins));
-            let wanted = Wanted { wire: None, wires: &wires, hairpins: &hairpins };
+            let (wires, hairpins, switches) = (own(wires), own(hairpins), own(switches));
+            let (wires, hairpins, switches) = (&wires, &hairpins, &switches);
+            let wanted = Wanted { wire: None, wires, hairpins, switches };
             let error = wanted.topologies().unwrap_err();
             assert!(error.message().contains(expected), "{}", error.message());
         }

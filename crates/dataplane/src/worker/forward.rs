@@ -178,7 +178,7 @@ impl Forwarder {
                     self.to_send.push(frame);
                     send(&mut self.to_send, pool, lane.counters())
                 }
-                None => Unsent { packets: 1, bytes: packet.len() as u64 },
+                None => Unsent { packets: 1, bytes: packet.len() as u64, ..Unsent::default() },
             };
         }
         let counters = lane.counters();
@@ -222,17 +222,23 @@ fn answer(now: Time, packet: usize, umem: &Umem, frame: &mut Frame, lane: &mut L
     true
 }
 
-/// Packets and bytes that did not fit into the transmit queue.
+/// Packets and bytes that are not forwarded although they may pass.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Unsent {
+    /// Did not fit into the transmit queue.
     pub(super) packets: u64,
     pub(super) bytes: u64,
+    /// Were dropped for another reason, and counted with it.
+    pub(super) held: u64,
+    pub(super) held_bytes: u64,
 }
 
 impl AddAssign for Unsent {
     fn add_assign(&mut self, other: Self) {
         self.packets += other.packets;
         self.bytes += other.bytes;
+        self.held += other.held;
+        self.held_bytes += other.held_bytes;
     }
 }
 
@@ -256,11 +262,12 @@ pub(super) fn transmit(tx: &mut dyn Port, batch: &mut Batch, pool: &mut FramePoo
 }
 
 fn count_unsent(counters: &Counters, unsent: Unsent) {
-    if unsent.packets > 0 {
-        counters.forwarded.add(unsent.packets.wrapping_neg());
-        counters.forwarded_bytes.add(unsent.bytes.wrapping_neg());
-        counters.dropped(Reason::TransmitFull).add(unsent.packets);
-        counters.dropped_bytes(Reason::TransmitFull).add(unsent.bytes);
+    let Unsent { packets, bytes, held, held_bytes } = unsent;
+    if packets + held > 0 {
+        counters.forwarded.add((packets + held).wrapping_neg());
+        counters.forwarded_bytes.add((bytes + held_bytes).wrapping_neg());
+        counters.dropped(Reason::TransmitFull).add(packets);
+        counters.dropped_bytes(Reason::TransmitFull).add(bytes);
     }
 }
 

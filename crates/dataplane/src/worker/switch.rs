@@ -163,7 +163,7 @@ impl Switching {
         counters.forwarded.add(1);
         counters.forwarded_bytes.add(bytes);
         if pool.available() < self.packet.len() {
-            unsent += Unsent { packets: 1, bytes };
+            unsent += Unsent { packets: 1, bytes, ..Unsent::default() };
             return unsent;
         }
         let umem = Arc::clone(pool.umem());
@@ -200,11 +200,9 @@ impl Switching {
         for frame in self.packet.drain_front(count) {
             put_back(pool, frame);
         }
-        counters.forwarded.add(1u64.wrapping_neg());
-        counters.forwarded_bytes.add(bytes.wrapping_neg());
         counters.dropped(reason).add(1);
         counters.dropped_bytes(reason).add(bytes);
-        Unsent::default()
+        Unsent { held: 1, held_bytes: bytes, ..Unsent::default() }
     }
 
     fn bytes(&self) -> u64 {
