@@ -26,7 +26,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             update: Some(Duration::from_secs(60)),
-            denied: Duration::from_secs(5),
+            denied: Duration::from_secs(1),
             denied_kinds: 4096,
             keep: Keep::All,
             policies: Vec::new(),

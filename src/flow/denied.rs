@@ -29,9 +29,10 @@ enum Key {
         v4: bool,
         zone: u16,
         staged: Option<RuleId>,
+        kept: bool,
     },
     /// Too many kinds: all of one reason.
-    Others(Reason),
+    Others(Reason, bool),
 }
 
 /// What is known of denials of one kind.
@@ -72,6 +73,7 @@ pub(super) struct Sums {
     pub(super) event: Event,
     denials: Denials,
     mixed: bool,
+    pub(super) kept: bool,
 }
 
 impl Denied {
@@ -79,8 +81,9 @@ impl Denied {
         Self { kinds: kinds.max(1), table: HashMap::default() }
     }
 
-    /// Adds an event, which must be a denial; answers how many packets it tells of.
-    pub(super) fn add(&mut self, event: &Event) -> u64 {
+    /// Adds an event, which must be a denial, to those of which records are kept or not; answers how
+    /// many packets it tells of.
+    pub(super) fn add(&mut self, event: &Event, kept: bool) -> u64 {
         let (reason, packets, bytes, since) = match event.kind {
             EventKind::Folded { reason, packets, bytes, since, .. } => {
                 (reason, packets, bytes, since)
@@ -97,9 +100,10 @@ impl Denied {
             v4: event.tuple.version == Version::V4,
             zone: event.tuple.zone,
             staged: event.staged.map(|Staged { rule, .. }| rule),
+            kept,
         };
         if self.table.len() >= self.kinds && !self.table.contains_key(&key) {
-            key = Key::Others(reason);
+            key = Key::Others(reason, kept);
         }
         let denials = self.table.entry(key).or_insert_with(|| Denials::new(event, since));
         denials.packets += packets;
@@ -116,7 +120,11 @@ impl Denied {
                 kind => kind,
             };
             let event = Event { kind, ..denials.first };
-            Sums { event, denials, mixed: matches!(key, Key::Others(_)) }
+            let (mixed, kept) = match key {
+                Key::Kind { kept, .. } => (false, kept),
+                Key::Others(_, kept) => (true, kept),
+            };
+            Sums { event, denials, mixed, kept }
         })
     }
 

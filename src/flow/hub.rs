@@ -36,9 +36,34 @@ impl std::ops::Deref for Received {
     }
 }
 
+/// A number, or several, that somebody else keeps up to date.
+#[derive(Debug, Default)]
+pub struct Watch<T>(Arc<Mutex<T>>);
+
+impl<T> Clone for Watch<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T: Clone> Watch<T> {
+    /// What it is now.
+    pub fn now(&self) -> T {
+        self.0.lock().clone()
+    }
+}
+
+impl<T> Watch<T> {
+    pub(super) fn lock(&self) -> parking_lot::MutexGuard<'_, T> {
+        self.0.lock()
+    }
+}
+
 #[derive(Debug)]
 struct Queue {
     capacity: usize,
+    /// Whether it gets what is not kept too.
+    all: bool,
     content: Mutex<Content>,
     ready: Condvar,
 }
@@ -53,8 +78,18 @@ impl Hub {
     /// A queue for `capacity` records (one at least), about 1 KiB each, which are all records made
     /// from now on. If it is full, further records are counted and lost to this consumer alone.
     pub fn subscribe(&self, capacity: usize) -> Subscription {
+        self.add(capacity, false)
+    }
+
+    /// As [`Hub::subscribe`], with the records too that [`super::Config::keep`] and
+    /// [`super::Config::policies`] leave out: for live views, which need everything.
+    pub fn subscribe_to_all(&self, capacity: usize) -> Subscription {
+        self.add(capacity, true)
+    }
+
+    fn add(&self, capacity: usize, all: bool) -> Subscription {
         let capacity = capacity.max(1);
-        let queue = Queue { capacity, content: Mutex::default(), ready: Condvar::new() };
+        let queue = Queue { capacity, all, content: Mutex::default(), ready: Condvar::new() };
         let queue = Arc::new(queue);
         self.0.lock().push(Arc::clone(&queue));
         Subscription { hub: self.clone(), queue }
@@ -65,13 +100,22 @@ impl Hub {
         self.0.lock().len()
     }
 
-    pub(super) fn publish(&self, records: &[Arc<FlowRecord>]) {
+    /// Whether somebody wants what is not kept.
+    pub(super) fn wants_all(&self) -> bool {
+        self.0.lock().iter().any(|queue| queue.all)
+    }
+
+    /// Hands out records, each with whether it is kept.
+    pub(super) fn publish(&self, records: &[(Arc<FlowRecord>, bool)]) {
         for queue in &*self.0.lock() {
             let mut content = queue.content.lock();
-            let room = queue.capacity - content.records.len();
-            let fit = records.len().min(room);
-            content.records.extend(records[..fit].iter().cloned());
-            content.lost += (records.len() - fit) as u64;
+            for (record, _) in records.iter().filter(|(_, kept)| *kept || queue.all) {
+                if content.records.len() < queue.capacity {
+                    content.records.push_back(Arc::clone(record));
+                } else {
+                    content.lost += 1;
+                }
+            }
             drop(content);
             queue.ready.notify_one();
         }

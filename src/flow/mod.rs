@@ -45,7 +45,7 @@ mod writer;
 pub use choice::{Keep, PolicyKeep, PolicyPattern};
 pub use config::{Config, ConfigError};
 pub use file::{FileConfig, FileSink, Fsync, Sink, StreamSink};
-pub use hub::{Hub, Received, Subscription};
+pub use hub::{Hub, Received, Subscription, Watch};
 pub use record::{
     Action, Event, Flags, FlowRecord, Icmp, ParseError, Party, Spread, StagedRecord, Sum, VERSION,
     Way,

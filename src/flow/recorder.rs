@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use parking_lot::Mutex;
 use portcullis_dataplane::clock::Time;
 use portcullis_dataplane::connection::Ended;
 use portcullis_dataplane::event::{self, EventKind};
@@ -12,7 +11,7 @@ use portcullis_dataplane::pipeline;
 use super::choice::{Choices, Chosen};
 use super::config::Config;
 use super::denied::Denied;
-use super::hub::Hub;
+use super::hub::{Hub, Watch};
 use super::record::{Event, FlowRecord};
 use crate::engine::Engine;
 
@@ -32,11 +31,13 @@ pub struct Recorder {
     choices: Choices,
     denied: Denied,
     hub: Hub,
-    recorded: Arc<Mutex<Recorded>>,
+    recorded: Watch<Recorded>,
     /// When denials are recorded next, and when connections that last.
     denied_due: Time,
     look: Time,
     batch: Vec<event::Event>,
+    /// Whether those are kept.
+    kept: Vec<bool>,
 }
 
 /// What a [`Recorder`] did since the start. All counts are exact: of each class of things that
@@ -91,10 +92,11 @@ impl Recorder {
             choices: Choices::new(config.keep, config.policies.clone()),
             denied: Denied::new(config.denied_kinds),
             hub: Hub::default(),
-            recorded: Arc::default(),
+            recorded: Watch::default(),
             denied_due: now.after(config.denied),
             look: now,
             batch: Vec::new(),
+            kept: Vec::new(),
             config,
         }
     }
@@ -105,8 +107,8 @@ impl Recorder {
     }
 
     /// What was done so far. The handle may be kept and read elsewhere.
-    pub fn recorded(&self) -> Arc<Mutex<Recorded>> {
-        Arc::clone(&self.recorded)
+    pub fn recorded(&self) -> Watch<Recorded> {
+        self.recorded.clone()
     }
 
     /// Reads what happened and records what is due; answers how many events there were. Takes the
@@ -149,8 +151,9 @@ impl Recorder {
 
     /// Sorts events, and records those that are not summed up.
     fn take(&mut self, events: &[event::Event]) {
-        let mut recorded = self.recorded.lock();
+        let (wants_all, mut recorded) = (self.hub.wants_all(), self.recorded.lock());
         self.batch.clear();
+        self.kept.clear();
         for event in events {
             let chosen = self.choices.choose(event, || self.engine.rule(event.rule));
             let (count, counter) = match event.kind {
@@ -161,24 +164,32 @@ impl Recorder {
                 EventKind::Changed | EventKind::Passed => (1, &mut recorded.others),
             };
             *counter += count;
+            let kept = chosen == Chosen::Kept;
             match chosen {
                 Chosen::LeftOut => recorded.left_out += count,
                 Chosen::SampledOut => recorded.sampled_out += count,
-                Chosen::Kept => match self.denied.add(event) {
-                    0 => self.batch.push(*event),
-                    denied => recorded.denied_waiting += denied,
-                },
+                Chosen::Kept => {}
+            }
+            if !kept && !wants_all {
+                continue;
+            }
+            let denied = self.denied.add(event, kept);
+            if denied == 0 {
+                self.batch.push(*event);
+                self.kept.push(kept);
+                recorded.records += u64::from(kept);
+            } else if kept {
+                recorded.denied_waiting += denied;
             }
         }
-        recorded.records += self.batch.len() as u64;
         let lost = recorded.lost_total();
         drop(recorded);
         if self.batch.is_empty() || self.hub.consumers() == 0 {
             return;
         }
         let named = self.engine.0.named(&self.batch);
-        let records: Vec<_> =
-            named.iter().map(|event| Arc::new(FlowRecord::of(event, lost))).collect();
+        let record = |event: &crate::FlowEvent| Arc::new(FlowRecord::of(event, lost));
+        let records: Vec<_> = named.iter().map(record).zip(self.kept.iter().copied()).collect();
         self.hub.publish(&records);
     }
 
@@ -188,7 +199,7 @@ impl Recorder {
         let sums: Vec<_> = self.denied.take().collect();
         let lost = {
             let mut recorded = self.recorded.lock();
-            recorded.denied_records += sums.len() as u64;
+            recorded.denied_records += sums.iter().filter(|sum| sum.kept).count() as u64;
             recorded.denied_recorded += std::mem::take(&mut recorded.denied_waiting);
             recorded.lost_total()
         };
@@ -198,7 +209,7 @@ impl Recorder {
             let complete = |(event, sum): (&crate::FlowEvent, &super::denied::Sums)| {
                 let mut record = FlowRecord::of(event, lost);
                 sum.complete(began, &mut record);
-                Arc::new(record)
+                (Arc::new(record), sum.kept)
             };
             let records: Vec<_> = named.iter().zip(sums).map(complete).collect();
             self.hub.publish(&records);
@@ -239,7 +250,8 @@ impl Recorder {
         };
         let update = |event: &crate::FlowEvent| {
             let record = FlowRecord::of(event, lost);
-            Arc::new(FlowRecord { event: Event::Update, end: None, close: None, ..record })
+            let record = FlowRecord { event: Event::Update, end: None, close: None, ..record };
+            (Arc::new(record), true)
         };
         let records: Vec<_> = self.engine.0.named(&kept).iter().map(update).collect();
         self.hub.publish(&records);

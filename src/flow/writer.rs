@@ -7,10 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use super::file::Sink;
-use super::hub::{Received, Subscription};
+use super::hub::{Received, Subscription, Watch};
 use super::hubble;
 
 /// How records are written.
@@ -66,7 +64,7 @@ pub struct Written {
 #[derive(Debug)]
 pub struct FileWriter {
     stop: Arc<AtomicBool>,
-    written: Arc<Mutex<Written>>,
+    written: Watch<Written>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -87,14 +85,14 @@ impl FileWriter {
         format: Format,
         node: &str,
     ) -> std::io::Result<Self> {
-        let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let (stop, written) = (Arc::new(AtomicBool::new(false)), Watch::<Written>::default());
         let worker = Worker {
             records,
             sink,
             format,
             node: node.to_owned(),
             stop: Arc::clone(&stop),
-            written: Arc::clone(&written),
+            written: written.clone(),
         };
         let thread = std::thread::Builder::new().name("flow records".into());
         let thread = thread.spawn(move || worker.run())?;
@@ -103,12 +101,12 @@ impl FileWriter {
 
     /// What became of records so far.
     pub fn written(&self) -> Written {
-        self.written.lock().clone()
+        self.written.now()
     }
 
     /// The same, to be read elsewhere.
-    pub fn watch(&self) -> Arc<Mutex<Written>> {
-        Arc::clone(&self.written)
+    pub fn watch(&self) -> Watch<Written> {
+        self.written.clone()
     }
 
     /// Writes what waits and ends; a sink that hangs is given up after five seconds.
@@ -143,7 +141,7 @@ struct Worker<S> {
     format: Format,
     node: String,
     stop: Arc<AtomicBool>,
-    written: Arc<Mutex<Written>>,
+    written: Watch<Written>,
 }
 
 impl<S: Sink> Worker<S> {

@@ -1,12 +1,11 @@
 //! Flows out of what was seen: a packet of a capture, a line of a flow log.
 
-use std::net::IpAddr;
 use std::path::Path;
 
 use portcullis::dataplane::connection::{Direction, Key, Probe, Role};
 use portcullis::dataplane::packet::{self, Headers, Packet, Transport, Tuple, protocol};
+use portcullis::flow::FlowRecord;
 use portcullis::policy::Flow;
-use serde::Deserialize;
 
 use crate::output::Refused;
 use crate::replay::source::{Capture, Captured};
@@ -94,28 +93,16 @@ pub(crate) fn of_record(record: &str) -> Result<Flow, Refused> {
     } else {
         (line_of_file(record)?, record.to_owned())
     };
-    let record: Record = serde_json::from_str(&line)
-        .map_err(|e| format!("error: {name}: not a record of a flow log: {e}"))?;
-    if record.source.address.is_ipv4() != record.destination.address.is_ipv4() {
+    let record = FlowRecord::parse(&line).map_err(|e| format!("error: {name}: {e}"))?;
+    let (source, destination) = (&record.source, &record.destination);
+    if source.address.is_ipv4() != destination.address.is_ipv4() {
         return Err(format!("error: {name}: addresses of two families").into());
     }
-    let ports = (record.source.port, record.destination.port);
-    Ok(Flow::new(record.source.address, record.destination.address, record.protocol, ports))
-}
-
-/// The fields of a record that say which flow it is about.
-#[derive(Deserialize)]
-struct Record {
-    protocol: u8,
-    source: End,
-    destination: End,
-}
-
-#[derive(Deserialize)]
-struct End {
-    address: IpAddr,
-    #[serde(default)]
-    port: u16,
+    let ports = match record.icmp {
+        Some(icmp) => (icmp.kind.into(), icmp.code.into()),
+        None => (source.port, destination.port),
+    };
+    Ok(Flow::new(source.address, destination.address, record.protocol, ports))
 }
 
 fn line_of_file(place: &str) -> Result<String, Refused> {

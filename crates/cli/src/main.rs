@@ -11,6 +11,7 @@ mod documents;
 mod eval;
 mod evidence;
 mod explain;
+mod flows;
 mod lab;
 mod output;
 mod reach;
@@ -51,6 +52,8 @@ enum Command {
     Top(top::Args),
     /// Copy packets of a running firewall into a pcapng file, with what was decided about each
     Capture(capture::Args),
+    /// Read flow records: as text, chosen, or as Hubble's JSON
+    Flows(flows::Args),
     /// Say why a flow is allowed or denied, and where that is written
     Explain(explain::Args),
     /// Find probable mistakes in policies, and prove that they compile to what they say
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(args),
         Command::Top(args) => top::run(args),
         Command::Capture(args) => capture::run(args),
+        Command::Flows(args) => flows::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Check(args) => check::run(args),
         Command::Diff(args) => diff::run(args),

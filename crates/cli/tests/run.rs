@@ -189,6 +189,6 @@ fn the_flow_log_names_who_policy_and_why() {
         assert_eq!(found["destination"]["labels"]["app"], "server");
         found.clone()
     };
-    assert!(of("open", 5432)["rule"].as_str().unwrap().contains("policies.yaml:"));
-    assert_eq!(of("drop", 8080)["reason"], "policy_denied");
+    assert!(of("start", 5432)["rule"].as_str().unwrap().contains("policies.yaml:"));
+    assert_eq!(of("deny", 8080)["reason"], "policy_denied");
 }

@@ -103,7 +103,13 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     let (fw0, fw1) = Path::MIDDLE;
     let firewall = path.middle.run(|| {
         pin::worker();
-        Firewall::start(Config::wire(fw0, fw1), cluster, policies)
+        let config = Config::wire(fw0, fw1);
+        let burst = std::num::NonZeroU32::new(64);
+        Firewall::start(
+            config.pipeline(|pipeline| pipeline.denied_burst = burst),
+            cluster,
+            policies,
+        )
     })??;
     let firewall = Arc::new(firewall);
     let sinks = Sinks::start(&firewall, Wanted::default())?;
@@ -119,7 +125,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     let packets = Packets::of(&totals, &firewall)?;
     let connections = Connections::of(&totals, &seen);
     let arrived = (0..STREAMS).map(|stream| sink.received(stream)).sum::<Result<u64, _>>()?;
-    let exact = packets.exact && connections.exact && seen.unwritten == 0;
+    let exact = packets.exact && connections.exact && seen.unwritten == 0 && seen.exact();
     let (good, pps) = (exact && memory.constant, arrived as f64 / seconds);
     output::json(&Report {
         seconds,

@@ -27,6 +27,90 @@ pub(crate) struct Status {
     pub(crate) events: Events,
     pub(crate) control: Clients,
     pub(crate) metrics: Clients,
+    /// Flow records; absent before the first could be made.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) flows: Option<Flows>,
+    /// Policies that are judged beside those in force.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) staged: Option<Staged>,
+}
+
+/// What became of flow records.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Flows {
+    /// Records of starts, ends and changes.
+    pub(crate) records: u64,
+    /// Records of connections that last.
+    pub(crate) updates: u64,
+    /// Records of denials, and the packets they sum up or will.
+    pub(crate) denied_records: u64,
+    pub(crate) denied_packets: u64,
+    /// Things left out by the sample, and by choice.
+    pub(crate) sampled_out: u64,
+    pub(crate) left_out: u64,
+    /// Things lost in workers' rings.
+    pub(crate) lost_starts: u64,
+    pub(crate) lost_denied_packets: u64,
+    pub(crate) lost_ends: u64,
+    pub(crate) lost_others: u64,
+    /// Records that `top` did not get.
+    pub(crate) unseen: u64,
+    /// The flow log, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) log: Option<FlowLog>,
+}
+
+/// Records on their way into the flow log.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct FlowLog {
+    pub(crate) written: u64,
+    pub(crate) bytes: u64,
+    /// Not taken by the disk.
+    pub(crate) unwritten: u64,
+    /// Not taken by the queue before it.
+    pub(crate) lost: u64,
+    /// Why nothing is written now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) failing: Option<String>,
+}
+
+/// Policies that are judged beside those in force, and where they differ.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Staged {
+    pub(crate) policies: usize,
+    /// Why they are staged no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ended: Option<String>,
+    /// New connections and denied packets that were judged by both.
+    pub(crate) judged: u64,
+    /// Denied now, and allowed then.
+    pub(crate) would_allow: u64,
+    /// Allowed now, and denied then.
+    pub(crate) would_deny: u64,
+    /// Who and whom, those with the most flows.
+    pub(crate) pairs: Vec<StagedPair>,
+    /// Flows of pairs that are not remembered.
+    pub(crate) others: u64,
+}
+
+/// Two workloads between which staged policies would decide otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct StagedPair {
+    pub(crate) source: String,
+    pub(crate) destination: String,
+    pub(crate) service: String,
+    /// Now, and then.
+    pub(crate) verdict: String,
+    pub(crate) staged: String,
+    /// The staged policy, and where its rule stands.
+    pub(crate) policy: String,
+    pub(crate) rule: Option<String>,
+    /// Connections, or denied packets.
+    pub(crate) flows: u64,
 }
 
 /// What is in force, and what became of the last attempt to change it.

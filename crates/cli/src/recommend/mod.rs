@@ -130,8 +130,9 @@ mod tests {
             let (mut from, mut to) = (end(cluster, *source), end(cluster, *destination));
             from["port"] = json!(40_000);
             to["port"] = json!(port);
+            let time = format!("{}.5", 1_700_000_000 + n);
             let record = json!({
-                "time": format!("{}.5", 1_700_000_000 + n), "event": "open", "verdict": "allow",
+                "version": 1, "event": "start", "verdict": "allow", "time": time, "start": time, "last_seen": time,
                 "policy": "default", "protocol": protocol, "source": from, "destination": to,
             });
             lines += &format!("{record}\n");
@@ -193,7 +194,8 @@ mod tests {
         {
             let end = json!({"address": "10.0.0.1", "namespace": "shop", "labels": label});
             let record = json!({
-                "time": "1", "event": "open", "verdict": "allow", "protocol": 1,
+                "version": 1, "time": "1", "start": "1", "last_seen": "1",
+                "event": "start", "verdict": "allow", "policy": "default", "protocol": 1,
                 "source": end, "destination": {"address": "192.0.2.1"},
             });
             let mut seen = Seen::new(&cluster);

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::BufRead;
 use std::net::IpAddr;
 
+use portcullis::flow::{Action, Event, FlowRecord, Party};
 use portcullis::identity_table::endpoint::ClusterState;
-use serde::Deserialize;
 
 use super::workload::{Workload, Workloads};
 use crate::output::Refused;
@@ -45,7 +45,7 @@ pub(super) struct Evidence {
 impl Evidence {
     /// Connections, at least.
     pub(super) fn connections(&self) -> u64 {
-        self.opened.max(self.ended)
+        self.opened.max(self.ended).max(1)
     }
 
     pub(super) fn add(&mut self, other: &Self) {
@@ -62,27 +62,6 @@ pub(super) struct Seen {
     /// Workloads of which something is known, to tell them from each other.
     pub(super) workloads: Workloads,
     pub(super) services: BTreeMap<Service, Evidence>,
-}
-
-/// The fields of a record that matter here.
-#[derive(Deserialize)]
-struct Record {
-    time: String,
-    event: String,
-    verdict: String,
-    protocol: u8,
-    source: End,
-    destination: End,
-}
-
-#[derive(Deserialize)]
-struct End {
-    address: IpAddr,
-    #[serde(default)]
-    port: u16,
-    namespace: Option<String>,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
 }
 
 impl Seen {
@@ -108,25 +87,23 @@ impl Seen {
             if line.trim().is_empty() {
                 continue;
             }
-            let record: Record = serde_json::from_str(&line).map_err(|e| {
-                format!("error: {name}:{number}:{}: not a flow record: {e}", e.column())
-            })?;
-            let time = record.time.split('.').next().and_then(|seconds| seconds.parse().ok());
-            let time = time.ok_or_else(|| {
-                format!("error: {name}:{number}: time {:?}: seconds expected", record.time)
-            })?;
-            self.take(record, time);
+            let record =
+                FlowRecord::parse(&line).map_err(|e| format!("error: {name}:{number}: {e}"))?;
+            self.take(&record);
         }
         Ok(())
     }
 
-    fn take(&mut self, record: Record, last: u64) {
-        let (opened, ended) = match (&*record.event, &*record.verdict) {
-            ("open", "allow") => (1, 0),
-            // One that was cut by a new policy was allowed once, and is not now.
-            ("end", "allow") => (0, 1),
+    fn take(&mut self, record: &FlowRecord) {
+        let (opened, ended) = match (record.event, record.verdict) {
+            (Event::Start | Event::Packet, Action::Allow) => (1, 0),
+            // One that was cut by a new policy was allowed once, and is not now; one that lasts may
+            // have begun before the records.
+            (Event::End, Action::Allow) => (0, 1),
+            (Event::Update | Event::Change, Action::Allow) => (0, 0),
             _ => return,
         };
+        let last = record.last_seen.seconds();
         let service = Service {
             from: self.peer(&record.source),
             to: self.peer(&record.destination),
@@ -136,9 +113,11 @@ impl Seen {
         self.services.entry(service).or_default().add(&Evidence { opened, ended, last });
     }
 
-    fn peer(&mut self, end: &End) -> Peer {
+    fn peer(&mut self, end: &Party) -> Peer {
+        let labels = end.labels.iter().flat_map(|labels| labels.iter());
+        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         let workload = match &end.namespace {
-            Some(namespace) => Workload::of(namespace, &end.labels),
+            Some(namespace) => Workload::of(namespace, &labels),
             None => match self.known.get(&end.address) {
                 Some(workload) => workload.clone(),
                 None => return Peer::Outside(end.address),

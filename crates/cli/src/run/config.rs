@@ -23,6 +23,13 @@
 //!   numa: interfaces       # or any, or the number of a node
 //!   busy-poll: {microseconds: 20, budget: 64}
 //!   pins: /sys/fs/bpf/portcullis   # the programs outlive the process: docs/failure-modes.md
+//! flows:                   # docs/flow-records.md; all of it may be left out
+//!   records: all           # or none, denied, 1/100
+//!   policies: [{policies: NetworkPolicy/shop/*, records: denied}]
+//!   update-seconds: 60     # 0: never
+//!   format: json           # or hubble
+//!   file: {max-bytes: 67108864, keep: 4, fsync: rotate}   # or never; fsync-seconds: 1
+//! stage: [next/]           # policies to judge beside, without effect
 //! packets:                 # all of it may be left out
 //!   connections: 262144    # room for so many at a time
 //!   limits: {connections: 10000, half-open: 500, new-per-second: 1000, burst: 2000}  # of each identity
@@ -46,6 +53,7 @@ use serde::Deserialize;
 
 use super::Args;
 use super::early_drop;
+use super::flows::Flows;
 use super::pipeline::Packets;
 use super::socket::Addresses;
 use super::system::Machine;
@@ -63,6 +71,8 @@ pub(super) struct Settings {
     pub(super) flow_log: Option<PathBuf>,
     pub(super) addresses: Addresses,
     pub(super) early_drop: Option<PathBuf>,
+    pub(super) flows: Flows,
+    pub(super) stage: Vec<PathBuf>,
     pub(super) machine: Machine,
     pub(super) wires: Vec<Topology>,
     workers: usize,
@@ -91,6 +101,8 @@ struct File {
     neighbour_discovery: Option<Frames>,
     other_non_ip: Option<Frames>,
     early_drop: Option<PathBuf>,
+    flows: Flows,
+    stage: Vec<PathBuf>,
     machine: Machine,
     packets: Packets,
     zones: Vec<ZoneEntry>,
@@ -158,6 +170,8 @@ impl Settings {
                 metrics: args.metrics.or(file.metrics),
             },
             early_drop: args.early_drop.or(file.early_drop),
+            flows: file.flows.merge(args.flow_format, args.flow_records),
+            stage: if args.stage.is_empty() { file.stage } else { args.stage },
             machine: file.machine.merge(args.machine),
             frames: [
                 file.arp.unwrap_or(Frames::Pass),
@@ -197,6 +211,7 @@ impl Settings {
             pipeline.pass_arp = arp;
             pipeline.pass_neighbour_discovery = discovery;
             pipeline.pass_non_ip = other;
+            pipeline.denied_burst = Some(self.flows.burst());
             wrong = self.packets.apply(pipeline).err();
         });
         if let Some(error) = wrong {
@@ -223,11 +238,13 @@ impl File {
         })?;
         // Paths mean the same wherever the command is started.
         let folder = path.parent().unwrap_or(Path::new(""));
+        let flow_log = file.flow_log.as_mut().filter(|path| **path != Path::new("-"));
         for path in file
             .policies
             .iter_mut()
+            .chain(&mut file.stage)
             .chain(&mut file.cluster)
-            .chain(&mut file.flow_log)
+            .chain(flow_log)
             .chain(&mut file.control)
             .chain(&mut file.early_drop)
         {
@@ -266,6 +283,9 @@ mod tests {
             mode: None,
             workers: None,
             flow_log: None,
+            flow_format: None,
+            flow_records: None,
+            stage: Vec::new(),
             control: None,
             metrics: None,
             early_drop: None,

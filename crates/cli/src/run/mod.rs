@@ -2,7 +2,7 @@
 
 mod config;
 mod early_drop;
-mod flow_log;
+mod flows;
 mod metrics;
 mod observed;
 mod pipeline;
@@ -19,13 +19,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use portcullis::flow::{Format, Keep};
 use portcullis::policy::{self, model::PolicySet};
 use portcullis::{Applied, Firewall};
 
 use crate::output::{Outcome, Refused};
 use config::Settings;
 use early_drop::EarlyDrop;
-use flow_log::FlowLog;
+use flows::{FlowThread, Opened};
 use observed::Observed;
 pub(crate) use sinks::{Seen, Sinks};
 use socket::Server;
@@ -72,9 +73,19 @@ pub(crate) struct Args {
     /// Worker threads; each serves its share of the queues [default: 1]
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
-    /// Append a JSON line for each connection opened or ended and each packet dropped
+    /// Append flow records as JSON lines; - for standard output (messages then go to stderr)
     #[arg(long, value_name = "FILE")]
     flow_log: Option<PathBuf>,
+    /// How records are written: json, or hubble (as `hubble observe -o json` prints flows)
+    #[arg(long, value_name = "FORMAT")]
+    flow_format: Option<Format>,
+    /// What is recorded: none, denied, all, or 1/N for one connection in N [default: all]
+    #[arg(long, value_name = "WHAT")]
+    flow_records: Option<Keep>,
+    /// Policies to judge by too, without effect: records and status say where they would decide
+    /// otherwise; may be given several times
+    #[arg(long, value_name = "FILE_OR_FOLDER")]
+    stage: Vec<PathBuf>,
     /// Where `portcullis status`, `top` and `capture` find it [default: /run/portcullis/NAME.sock]
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
@@ -91,7 +102,7 @@ pub(crate) struct Args {
     config: Option<PathBuf>,
 }
 
-/// How often events are read when nothing else wakes the control loop.
+/// How long the control loop sleeps at most.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Runs until told to stop.
@@ -101,6 +112,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         cluster: settings.cluster.clone(),
         policies: settings.policies.clone(),
         zones: settings.zones.clone(),
+        stage: settings.stage.clone(),
     };
     let began = Instant::now();
     let (cluster, policies) = files.read()?;
@@ -109,11 +121,15 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         files.paths().into_iter().chain(settings.early_drop.clone()).chain(args.config.clone());
     let watched: Vec<PathBuf> = watched.collect();
     let wakes = Wakes::listen(&watched)?;
-    let mut flow_log = settings.flow_log.as_deref().map(FlowLog::append).transpose()?;
+    let staged = files.read_staged()?;
+    let opened = Opened::open(settings.flow_log.as_deref(), &settings.flows)?;
     let firewall = Arc::new(Firewall::start(settings.firewall()?, cluster, policies)?);
     select_rules(&settings, &firewall)?;
     for zone in &settings.zones {
         report_zone(zone, &zone.apply(&firewall)?);
+    }
+    if let Some(staged) = staged {
+        firewall.stage(staged)?;
     }
     if let Some(early_drop) = &early_drop {
         early_drop.start(&firewall)?;
@@ -122,6 +138,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     let observed = Observed::new(Arc::clone(&firewall), settings.name(), settings.fail, &machine);
     observed.applied(Ok(&firewall.applied()), began.elapsed());
     let observed = Arc::new(observed);
+    let flow_thread = FlowThread::start(&firewall, &observed, &settings.flows, opened)?;
     let server = Server::start(&settings.addresses, Arc::clone(&observed))?;
 
     let ports: Vec<String> = firewall.ports().iter().map(wires::describe).collect();
@@ -131,6 +148,9 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     println!("ready: {}; fail {}", ports.join(", "), settings.fail);
     println!("machine: {machine}");
     report(&firewall.applied());
+    if let Ok(Some(policies)) = firewall.staged() {
+        println!("staged: {policies} policies are judged beside, without effect");
+    }
     if let Some(path) = server.path() {
         println!("control socket: {}", path.display());
     }
@@ -138,12 +158,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     let keeper = Keeper::start(Arc::clone(&firewall), settings.wires.clone())?;
 
     loop {
-        let wake = wakes.next(TICK);
-        match &mut flow_log {
-            Some(log) => log.follow(&firewall, |event| observed.note(event)),
-            None => firewall.events(|event| observed.note(&event)),
-        }
-        match wake {
+        match wakes.next(TICK) {
             Wake::Stop => break,
             Wake::Reload => {
                 rewire(&args, &settings, &keeper);
@@ -156,7 +171,9 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         }
     }
     drop(keeper);
+    let (recorded, written) = flow_thread.finish();
     let totals = firewall.totals();
+    let staged = firewall.staged();
     drop(server);
     drop(observed);
     drop(firewall);
@@ -167,8 +184,14 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     for (reason, count) in &totals.drops {
         println!("  {count:>10} {}", reason.as_str());
     }
-    if let Some(log) = &flow_log {
-        println!("{}", log.summary(totals.events_lost));
+    if let Ok(Some(_)) = staged {
+        println!(
+            "staged: {} new connections and denied packets judged; {} would be allowed, {} would be denied",
+            totals.staged, totals.staged_allows, totals.staged_denies
+        );
+    }
+    if let Some(written) = &written {
+        println!("{}", flows::summary(&recorded, written));
     }
     Ok(Outcome::Done)
 }
@@ -216,6 +239,7 @@ fn reload(files: &Files, firewall: &Firewall, observed: &Observed) {
             }
         }
     }
+    restage(files, firewall, observed);
 }
 
 /// Rates and mirror; says which names mean no rule.
@@ -235,6 +259,25 @@ fn report_zone(zone: &ZoneEntry, applied: &Applied) {
     );
 }
 
+/// Reads the staged policies again; whatever is wrong with them, those staged before stay.
+fn restage(files: &Files, firewall: &Firewall, observed: &Observed) {
+    let staged = files.read_staged().and_then(|staged| match staged {
+        Some(staged) => {
+            firewall.stage(staged)?;
+            Ok(true)
+        }
+        None => Ok(false),
+    });
+    match staged {
+        Ok(true) => observed.staged_anew(),
+        Ok(false) => {}
+        Err(error) => {
+            eprintln!("{}", error.message());
+            eprintln!("note: the policies staged before stay staged");
+        }
+    }
+}
+
 fn report(applied: &Applied) {
     println!(
         "applied generation {}: {} policies, {} endpoints, {} identities",
@@ -247,12 +290,31 @@ struct Files {
     cluster: PathBuf,
     policies: Vec<PathBuf>,
     zones: Vec<ZoneEntry>,
+    stage: Vec<PathBuf>,
 }
 
 impl Files {
     fn paths(&self) -> Vec<PathBuf> {
         let of_zones = self.zones.iter().flat_map(ZoneEntry::paths);
-        self.policies.iter().chain([&self.cluster]).chain(of_zones).cloned().collect()
+        self.policies
+            .iter()
+            .chain(&self.stage)
+            .chain([&self.cluster])
+            .chain(of_zones)
+            .cloned()
+            .collect()
+    }
+
+    /// Policies to judge beside; `None` if there are to be none.
+    fn read_staged(&self) -> Result<Option<PolicySet>, Refused> {
+        if self.stage.is_empty() {
+            return Ok(None);
+        }
+        let policies = policy::load_policies(&self.stage)?;
+        for warning in &policies.warnings {
+            eprintln!("{warning}");
+        }
+        Ok(Some(policies.value))
     }
 
     fn read(

@@ -1,16 +1,20 @@
 //! A running firewall as others see it: what is counted, what is in force, who asked.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use portcullis::dataplane::port::xdp::{FailureMode, ProgramVerdict};
+use portcullis::flow::{FlowRecord, Recorded, Watch, Written};
 use portcullis::policy::ask::parse_flow;
-use portcullis::{Applied, Firewall, FlowEvent, RoundTimes, RuleTotals, Totals};
+use portcullis::{Applied, Firewall, RoundTimes, RuleTotals, Totals};
 
+use super::flows::{self, StagedPairs};
 use super::socket::Kind;
 use super::talkers::Talkers;
 use crate::control::status::{
-    Clients, Connections, Drop, Events, Packets, Policy, Port, Queue, Refusal, Status, Steered,
+    Clients, Connections, Drop, Events, Flows, Packets, Policy, Port, Queue, Refusal, Staged,
+    Status, Steered,
 };
 use crate::control::top::Top;
 use crate::output::Refused;
@@ -25,6 +29,10 @@ pub(super) struct Observed {
     policy: Mutex<Policy>,
     clients: Mutex<[Clients; 2]>,
     talkers: Mutex<Talkers>,
+    flows: Mutex<Option<(Watch<Recorded>, Option<Watch<Written>>)>>,
+    staged: Mutex<StagedPairs>,
+    /// Records that the live view did not get.
+    missed: AtomicU64,
 }
 
 /// What metrics have beyond [`Status`].
@@ -49,6 +57,9 @@ impl Observed {
             policy: Mutex::default(),
             clients: Mutex::default(),
             talkers: Mutex::new(Talkers::default()),
+            flows: Mutex::default(),
+            staged: Mutex::default(),
+            missed: AtomicU64::new(0),
         }
     }
 
@@ -84,9 +95,54 @@ impl Observed {
         change(&mut lock(&self.clients)[kind as usize]);
     }
 
-    /// Notes what happened to a flow, for `portcullis top`.
-    pub(super) fn note(&self, event: &FlowEvent) {
-        lock(&self.talkers).note(self.uptime(), event);
+    /// Notes a record, for `portcullis top`.
+    pub(super) fn note(&self, record: &FlowRecord) {
+        lock(&self.talkers).note(self.uptime(), record);
+        if record.staged.is_some() {
+            lock(&self.staged).note(record);
+        }
+    }
+
+    /// Says how many records [`Self::note`] never saw.
+    pub(super) fn missed(&self, records: u64) {
+        self.missed.store(records, Ordering::Relaxed);
+    }
+
+    /// Says what counts flow records, and what writes them if anything does.
+    pub(super) fn watch_flows(&self, recorded: Watch<Recorded>, written: Option<Watch<Written>>) {
+        *lock(&self.flows) = Some((recorded, written));
+    }
+
+    /// Says that other policies are staged now.
+    pub(super) fn staged_anew(&self) {
+        lock(&self.staged).clear();
+    }
+
+    fn staged(&self, totals: &Totals) -> Option<Staged> {
+        let (policies, ended) = match self.firewall.staged() {
+            Ok(None) => return None,
+            Ok(Some(policies)) => (policies, None),
+            Err(why) => (0, Some(why)),
+        };
+        let (pairs, others) = lock(&self.staged).most();
+        Some(Staged {
+            policies,
+            ended,
+            judged: totals.staged,
+            would_allow: totals.staged_allows,
+            would_deny: totals.staged_denies,
+            pairs,
+            others,
+        })
+    }
+
+    fn flows(&self) -> Option<Flows> {
+        let flows = lock(&self.flows);
+        let (recorded, written) = flows.as_ref()?;
+        let written = written.as_ref().map(Watch::now);
+        let mut flows = flows::status(&recorded.now(), written.as_ref());
+        flows.unseen = self.missed.load(Ordering::Relaxed);
+        Some(flows)
     }
 
     /// Seconds since the start.
@@ -128,6 +184,8 @@ impl Observed {
             events: Events { waiting: totals.events_waiting, lost: totals.events_lost },
             control,
             metrics,
+            flows: self.flows(),
+            staged: self.staged(&totals),
         }
     }
 

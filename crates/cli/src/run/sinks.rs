@@ -9,10 +9,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use portcullis::dataplane::port::xdp::FailureMode;
+use portcullis::flow::{Recorded, Written};
 use portcullis::{Firewall, FlowEvent, FlowKind};
 
 use super::TICK;
-use super::flow_log::FlowLog;
+use super::flows::{FlowThread, Flows, Opened};
 use super::observed::Observed;
 use super::socket::{Addresses, Server};
 use crate::control::capture::{Begun, Item, Summary, Wanted};
@@ -26,7 +27,7 @@ const ASK: Duration = Duration::from_secs(1);
 /// Flow log, metrics that are read, a live view and a capture, until stopped.
 pub(crate) struct Sinks {
     stop: Arc<AtomicBool>,
-    log: Option<JoinHandle<Seen>>,
+    log: Option<FlowThread>,
     asking: Option<JoinHandle<Result<(), Refused>>>,
     capturing: Option<JoinHandle<Result<Summary, Refused>>>,
     server: Option<Server>,
@@ -40,10 +41,18 @@ pub(crate) struct Seen {
     pub(crate) opened: u64,
     pub(crate) dropped: u64,
     pub(crate) ended: u64,
-    /// Records that the file did not take.
+    /// Records made: of starts, ends and changes, of what lasts, of denials summed up.
+    pub(crate) records: u64,
+    pub(crate) updates: u64,
+    pub(crate) denied_records: u64,
+    /// Records in the flow log, with those in files that rotation removed since.
+    pub(crate) written: u64,
+    /// Records that the file did not take, and that the queue before it did not.
     pub(crate) unwritten: u64,
-    /// Bytes of the flow log.
+    pub(crate) lost_in_queue: u64,
+    /// Bytes written to the flow log, and files that are there now.
     pub(crate) log_bytes: u64,
+    pub(crate) log_files: usize,
     /// Of the capture.
     pub(crate) captured: u64,
     pub(crate) beyond_the_rate: u64,
@@ -51,6 +60,28 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    fn of(recorded: &Recorded, written: &Written) -> Self {
+        Self {
+            opened: recorded.started,
+            dropped: recorded.denied_packets,
+            ended: recorded.ended,
+            records: recorded.records,
+            updates: recorded.updates,
+            denied_records: recorded.denied_records,
+            written: written.records,
+            unwritten: written.unwritten,
+            lost_in_queue: written.lost,
+            log_bytes: written.bytes,
+            ..Self::default()
+        }
+    }
+
+    /// Whether every record is in the log or counted as lost.
+    pub(crate) fn exact(&self) -> bool {
+        let made = self.records + self.updates + self.denied_records;
+        made == self.written + self.unwritten + self.lost_in_queue
+    }
+
     /// Counts one more record.
     pub(crate) fn note(&mut self, event: &FlowEvent) {
         match event.kind {
@@ -82,17 +113,17 @@ impl Sinks {
         };
         let server = Server::start(&addresses, Arc::clone(&observed))?;
         let stop = Arc::new(AtomicBool::new(false));
-        let log = FlowLog::append(&folder.join("flows.jsonl"))?;
+        let flows = Flows::rotated_often();
+        let opened = Opened::open(Some(&folder.join("flows.jsonl")), &flows)?;
+        let log = FlowThread::start(firewall, &observed, &flows, opened)?;
         let mut sinks = Self {
             stop: Arc::clone(&stop),
-            log: None,
+            log: Some(log),
             asking: None,
             capturing: None,
             server: Some(server),
             folder,
         };
-        let (firewall, stopped) = (Arc::clone(firewall), Arc::clone(&stop));
-        sinks.log = Some(std::thread::spawn(move || follow(log, &firewall, &observed, &stopped)));
         let mut capturing = Client::connect(&control)?;
         let _: Begun = capturing.ask(&Request::Capture(capture))?;
         let stopped = Arc::clone(&stop);
@@ -109,14 +140,18 @@ impl Sinks {
         self.stop.store(true, Ordering::Release);
         let captured = join(self.capturing.take())??;
         join(self.asking.take())??;
-        let records = join(self.log.take())?;
-        let log_bytes = std::fs::metadata(self.folder.join("flows.jsonl"))?.len();
+        let log = self.log.take().ok_or("error: a sink was ended twice")?;
+        let (recorded, written) = log.finish();
+        let log_files = std::fs::read_dir(&self.folder)?
+            .filter_map(Result::ok)
+            .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"flows.jsonl"))
+            .count();
         Ok(Seen {
-            log_bytes,
+            log_files,
             captured: captured.captured,
             beyond_the_rate: captured.over_rate,
             lost_in_capture: captured.lost + captured.slow,
-            ..records
+            ..Seen::of(&recorded, &written.unwrap_or_default())
         })
     }
 }
@@ -126,7 +161,7 @@ impl Drop for Sinks {
         self.stop.store(true, Ordering::Release);
         drop(join(self.capturing.take()));
         drop(join(self.asking.take()));
-        drop(join(self.log.take()));
+        drop(self.log.take());
         drop(self.server.take());
         // What is left is in a folder for temporary files.
         let _ = std::fs::remove_dir_all(&self.folder);
@@ -136,23 +171,6 @@ impl Drop for Sinks {
 fn join<T>(thread: Option<JoinHandle<T>>) -> Result<T, Refused> {
     let thread = thread.ok_or("error: a sink was ended twice")?;
     thread.join().map_err(|_| "error: a sink's thread died".into())
-}
-
-/// As the control loop of `portcullis run` does it.
-fn follow(mut log: FlowLog, firewall: &Firewall, observed: &Observed, stop: &AtomicBool) -> Seen {
-    let mut seen = Seen::default();
-    loop {
-        let last = stop.load(Ordering::Acquire);
-        log.follow(firewall, |event| {
-            observed.note(event);
-            seen.note(event);
-        });
-        if last {
-            seen.unwritten = log.unwritten();
-            return seen;
-        }
-        std::thread::sleep(TICK);
-    }
 }
 
 /// As `portcullis top` and a Prometheus server do it.

@@ -1,10 +1,11 @@
 //! Who talks to whom, in bounded memory: what `portcullis top` shows.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use portcullis::{Engine, FlowEvent, FlowKind};
+use portcullis::Engine;
+use portcullis::flow::{Event, FlowRecord};
 
 use crate::control::top::Pair;
 
@@ -47,12 +48,12 @@ struct Key {
 
 impl Talkers {
     /// Notes what happened to a flow, `at` seconds after the start.
-    pub(super) fn note(&mut self, at: f64, event: &FlowEvent) {
-        let denied = !event.allowed && event.kind == FlowKind::Dropped;
+    pub(super) fn note(&mut self, at: f64, record: &FlowRecord) {
+        let denied = record.event == Event::Deny;
         let key = Key {
-            source: workload(event.from.name(), event.source.ip()),
-            destination: workload(event.to.name(), event.destination.ip()),
-            service: service(event.protocol, event.destination.port()),
+            source: record.source.label(),
+            destination: record.destination.label(),
+            service: self::service(record),
             denied,
         };
         if !self.pairs.contains_key(&key) && self.pairs.len() >= PAIRS {
@@ -61,20 +62,21 @@ impl Talkers {
         let new = key.pair();
         let pair = self.pairs.entry(key).or_insert(new);
         pair.last_seen = at;
-        match event.kind {
-            FlowKind::Changed => {}
-            FlowKind::Ended { traffic, .. } => {
-                for side in traffic {
+        match record.event {
+            // What is open is read from the table.
+            Event::Change | Event::Update => {}
+            Event::End => {
+                for side in [record.sent, record.received] {
                     pair.packets += side.packets;
                     pair.bytes += side.bytes;
                 }
             }
             _ => {
-                pair.flows += event.packets;
-                pair.flow = flow(event);
-                pair.policy.clone_from(&event.policy);
-                pair.rule = event.rule.as_ref().map(|rule| rule.origin.to_string());
-                pair.reason = event.reason.map(|reason| reason.as_str().to_owned());
+                pair.flows += if denied { record.sent.packets } else { 1 };
+                pair.flow = flow(record);
+                pair.policy.clone_from(&record.policy);
+                pair.rule.clone_from(&record.rule);
+                pair.reason.clone_from(&record.reason);
             }
         }
     }
@@ -128,7 +130,7 @@ impl Talkers {
             let key = Key {
                 source: workload(name(0), *from),
                 destination: workload(name(1), *to),
-                service: service(*protocol, *port),
+                service: named(*protocol, &port.to_string()),
                 denied: false,
             };
             let all = self.open.entry(key).or_default();
@@ -172,7 +174,16 @@ fn workload(name: Option<(&str, &str)>, address: IpAddr) -> String {
     }
 }
 
-fn service(protocol: u8, port: u16) -> String {
+/// What was wanted: `tcp/5432`, of a scan `tcp/1-1024`.
+pub(super) fn service(record: &FlowRecord) -> String {
+    let port = match &record.destination_ports {
+        Some(ports) => format!("{}-{}", ports.low, ports.high),
+        None => record.destination.port.to_string(),
+    };
+    named(record.protocol, &port)
+}
+
+fn named(protocol: u8, port: &str) -> String {
     match protocol {
         1 => "icmp".to_owned(),
         58 => "icmpv6".to_owned(),
@@ -184,14 +195,22 @@ fn service(protocol: u8, port: u16) -> String {
 }
 
 /// The flow as `portcullis explain` takes it.
-fn flow(event: &FlowEvent) -> String {
-    let (from, to) = (event.source, event.destination);
-    match event.protocol {
+fn flow(record: &FlowRecord) -> String {
+    let at = |party: &portcullis::flow::Party| SocketAddr::new(party.address, party.port);
+    let (from, to) = (at(&record.source), at(&record.destination));
+    let icmp = |echo: u8| record.icmp.map_or((echo, 0), |icmp| (icmp.kind, icmp.code));
+    match record.protocol {
         6 => format!("tcp {from} > {to}"),
         17 => format!("udp {from} > {to}"),
         132 => format!("sctp {from} > {to}"),
-        1 => format!("icmp {} > {} type 8 code 0", from.ip(), to.ip()),
-        58 => format!("icmpv6 [{}] > [{}] type 128 code 0", from.ip(), to.ip()),
+        1 => {
+            let (kind, code) = icmp(8);
+            format!("icmp {} > {} type {kind} code {code}", from.ip(), to.ip())
+        }
+        58 => {
+            let (kind, code) = icmp(128);
+            format!("icmpv6 [{}] > [{}] type {kind} code {code}", from.ip(), to.ip())
+        }
         _ => String::new(),
     }
 }
@@ -200,6 +219,7 @@ fn flow(event: &FlowEvent) -> String {
 mod tests {
     use portcullis::Judge;
     use portcullis::dataplane::pipeline::Input;
+    use portcullis::flow::{Recorder, Subscription};
     use portcullis::policy::{Source, parse_cluster, parse_policies};
 
     use super::*;
@@ -223,29 +243,50 @@ mod tests {
         engine
     }
 
-    /// A SYN, and what the talkers learn of it.
-    fn syn(judge: &mut Judge, talkers: &mut Talkers, from: [u8; 4], ports: (u16, u16)) {
-        let mut frame = Vec::new();
-        etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
-            .ipv4(from, [10, 0, 0, 2], 64)
-            .tcp(ports.0, ports.1, 0, 65_535)
-            .syn()
-            .write(&mut frame, &[])
-            .unwrap();
-        judge.packets(&[Input::new(&frame)], &mut [Default::default()]);
-        judge.engine().events(|event| talkers.note(f64::from(ports.0), &event));
+    /// An engine, what watches it, and what is learned of that.
+    struct Stand {
+        engine: Engine,
+        judge: Judge,
+        recorder: Recorder,
+        records: Subscription,
+        talkers: Talkers,
+    }
+
+    impl Stand {
+        fn new() -> Self {
+            let engine = engine();
+            let mut config = portcullis::flow::Config::default();
+            config.denied = Duration::ZERO;
+            let (judge, recorder) = (engine.judge(), Recorder::new(&engine, config));
+            let records = recorder.hub().subscribe_to_all(1024);
+            Self { engine, judge, recorder, records, talkers: Talkers::default() }
+        }
+
+        /// A SYN, and what the talkers learn of it.
+        fn syn(&mut self, from: [u8; 4], ports: (u16, u16)) {
+            let mut frame = Vec::new();
+            etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
+                .ipv4(from, [10, 0, 0, 2], 64)
+                .tcp(ports.0, ports.1, 0, 65_535)
+                .syn()
+                .write(&mut frame, &[])
+                .unwrap();
+            self.judge.packets(&[Input::new(&frame)], &mut [Default::default()]);
+            self.recorder.finish();
+            while let Some(received) = self.records.next() {
+                self.talkers.note(f64::from(ports.0), &received.record);
+            }
+        }
     }
 
     #[test]
     fn workloads_are_pairs_and_open_connections_have_bytes() {
-        let engine = engine();
-        let mut judge = engine.judge();
-        let mut talkers = Talkers::default();
+        let mut stand = Stand::new();
         for port in 1000..1010 {
-            syn(&mut judge, &mut talkers, [10, 0, 0, 1], (port, 80));
+            stand.syn([10, 0, 0, 1], (port, 80));
         }
-        syn(&mut judge, &mut talkers, [10, 0, 0, 1], (1000, 22));
-        let (pairs, forgotten) = talkers.most(&engine);
+        stand.syn([10, 0, 0, 1], (1000, 22));
+        let (pairs, forgotten) = stand.talkers.most(&stand.engine);
         assert_eq!((pairs.len(), forgotten), (2, 0));
         let [allowed, denied] = &pairs[..] else { panic!("{pairs:?}") };
         assert_eq!((&*allowed.source, &*allowed.destination), ("default/a", "default/b"));
@@ -259,17 +300,15 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_what_is_forgotten_counted() {
-        let engine = engine();
-        let mut judge = engine.judge();
-        let mut talkers = Talkers::default();
+        let mut stand = Stand::new();
         let count = PAIRS as u32 * 2 + 10;
         for n in 0..count {
             let [_, a, b, c] = n.to_be_bytes();
-            syn(&mut judge, &mut talkers, [11, a, b, c], (1000, 22));
-            assert!((1..=PAIRS).contains(&talkers.pairs.len()));
+            stand.syn([11, a, b, c], (1000, 22));
+            assert!((1..=PAIRS).contains(&stand.talkers.pairs.len()));
         }
-        let (pairs, forgotten) = talkers.most(&engine);
+        let (pairs, forgotten) = stand.talkers.most(&stand.engine);
         assert_eq!(pairs.len(), MOST);
-        assert_eq!(talkers.pairs.len() as u64 + forgotten, u64::from(count));
+        assert_eq!(stand.talkers.pairs.len() as u64 + forgotten, u64::from(count));
     }
 }

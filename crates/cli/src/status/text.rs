@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use portcullis::dataplane::reason::Reason;
 
-use crate::control::status::{Policy, Port, Status};
+use crate::control::status::{Flows, Policy, Port, Staged, Status};
 use crate::output;
 
 /// Everything, in as many lines as it takes.
@@ -89,7 +89,71 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
         count(events.lost),
         control.now,
         control.too_many + control.too_long + control.too_slow + control.idle
-    )
+    )?;
+    if let Some(of) = &status.flows {
+        flows(text, of)?;
+    }
+    match &status.staged {
+        Some(of) => staged(text, of),
+        None => Ok(()),
+    }
+}
+
+fn flows(text: &mut String, flows: &Flows) -> std::fmt::Result {
+    writeln!(
+        text,
+        "flows       {} records of connections, {} of denials ({} packets); {} left out, {} lost",
+        count(flows.records + flows.updates),
+        count(flows.denied_records),
+        count(flows.denied_packets),
+        count(flows.sampled_out + flows.left_out),
+        count(flows.lost_starts + flows.lost_denied_packets + flows.lost_ends + flows.lost_others)
+    )?;
+    let Some(log) = &flows.log else { return Ok(()) };
+    writeln!(
+        text,
+        "flow log    {} written ({}), {} not written, {} lost in its queue",
+        count(log.written),
+        bytes(log.bytes),
+        count(log.unwritten),
+        count(log.lost)
+    )?;
+    match &log.failing {
+        Some(why) => writeln!(text, "  {} {why}", output::red("not writable:")),
+        None => Ok(()),
+    }
+}
+
+fn staged(text: &mut String, staged: &Staged) -> std::fmt::Result {
+    if let Some(why) = &staged.ended {
+        return writeln!(text, "staged      {} {why}", output::red("ended:"));
+    }
+    writeln!(
+        text,
+        "staged      {} policies; of {} new connections and denied packets {} would be allowed and {} denied",
+        staged.policies,
+        count(staged.judged),
+        count(staged.would_allow),
+        count(staged.would_deny)
+    )?;
+    for pair in &staged.pairs {
+        writeln!(
+            text,
+            "  {:>9} {} > {} {}: {}, would be {} by {}{}",
+            count(pair.flows),
+            pair.source,
+            pair.destination,
+            pair.service,
+            pair.verdict,
+            pair.staged,
+            pair.policy,
+            pair.rule.as_ref().map_or(String::new(), |rule| format!(" at {rule}"))
+        )?;
+    }
+    if staged.others > 0 {
+        writeln!(text, "  {:>9} of further pairs", count(staged.others))?;
+    }
+    Ok(())
 }
 
 fn policy(text: &mut String, policy: &Policy) -> std::fmt::Result {

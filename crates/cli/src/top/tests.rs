@@ -49,6 +49,8 @@ fn status(second: u64) -> Status {
         events: Events::default(),
         control: Clients::default(),
         metrics: Clients::default(),
+        flows: None,
+        staged: None,
     }
 }
 

@@ -6,6 +6,7 @@
 //! No label holds an address, a pod or a user's text but the names of policies.
 
 mod family;
+mod flows;
 mod ports;
 mod rules;
 
@@ -51,6 +52,8 @@ impl Collector for Snapshot {
         self.ports(&mut families)?;
         self.connections(&mut families)?;
         self.policy(&mut families)?;
+        flows::flows(&self.status, &mut families)?;
+        flows::staged(&self.status, &mut families)?;
         self.health(&mut families)
     }
 }

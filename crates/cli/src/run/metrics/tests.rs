@@ -39,6 +39,8 @@ fn status() -> Status {
         events: status::Events::default(),
         control: Clients { too_slow: 2, ..Clients::default() },
         metrics: Clients::default(),
+        flows: Some(status::Flows { log: Some(status::FlowLog::default()), ..Default::default() }),
+        staged: Some(status::Staged::default()),
     }
 }
 
