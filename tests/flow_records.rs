@@ -476,3 +476,126 @@ spec:
     assert_eq!(staged.verdict, Action::Deny);
     assert!(staged.policy.ends_with("/shop/close"), "{}", staged.policy);
 }
+
+/// What one set of policies says of a flow, by an engine of its own.
+fn alone(cluster: &ClusterState, text: &str) -> Engine {
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    engine.apply(cluster.clone(), policies(text)).unwrap();
+    engine
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
+
+    /// A staged set says of every flow what it says where it is in force, and the packets go where they
+    /// would have gone without it. Both sets name networks of their own, so identities differ too.
+    #[test]
+    fn staged_verdicts_are_those_of_an_engine_that_enforces_them(
+        rules in proptest::array::uniform2(proptest::collection::vec((0..4u8, 0..4u16), 0..6)),
+        flows in proptest::collection::vec((0..6u8, 0..3u8, 0..4u16), 1..60),
+    ) {
+        let set = |name: &str, rules: &[(u8, u16)]| {
+            let mut text = format!(
+                "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}, \
+                 namespace: shop}}\nspec:\n  podSelector: {{matchLabels: {{app: db}}}}\n  \
+                 policyTypes: [Ingress]\n  ingress:\n"
+            );
+            for (from, port) in rules {
+                let peer = match from {
+                    0 => "podSelector: {matchLabels: {app: web}}".to_owned(),
+                    net => format!("ipBlock: {{cidr: 10.0.{net}.0/24}}"),
+                };
+                text += &format!("  - {{from: [{{{peer}}}], ports: [{{port: {}}}]}}\n", 80 + port);
+            }
+            if rules.is_empty() { text.replace("  ingress:\n", "") } else { text }
+        };
+        let (now, next) = (set("now", &rules[0]), set("next", &rules[1]));
+        let mut stand = Stand::new(Config::default(), |_| ());
+        let (cluster, _) = stand.engine.in_force();
+        stand.engine.apply(cluster.clone(), policies(&now)).unwrap();
+        stand.engine.stage(policies(&next)).unwrap();
+        let (by_now, by_next) = (alone(&cluster, &now), alone(&cluster, &next));
+        let mut expected = (0, 0, 0);
+        for (n, (from, to, port)) in flows.iter().enumerate() {
+            let from = if *from == 0 { WEB } else { [10, 0, *from, 9] };
+            let to = if *to == 0 { WEB } else { DB };
+            let ports = (1000 + n as u16, 80 + port);
+            stand.tcp((from, ports.0), (to, ports.1), "S", 1, 0);
+            let flow = portcullis::policy::Flow::new(from.into(), to.into(), 6, ports);
+            let allows = |engine: &Engine| {
+                engine.evaluate(&flow).verdict == portcullis::policy::Verdict::Allow
+            };
+            let (is, would) = (allows(&by_now), allows(&by_next));
+            expected.0 += 1;
+            expected.1 += u64::from(!is && would);
+            expected.2 += u64::from(is && !would);
+            for record in stand.records() {
+                let allowed = record.verdict == Action::Allow;
+                proptest::prop_assert_eq!(allowed, is);
+                let staged = record.staged.map(|staged| staged.verdict == Action::Allow);
+                proptest::prop_assert_eq!(staged, (is != would).then_some(would), "{:?}", flow);
+            }
+        }
+        let totals = stand.engine.totals();
+        let counted = (totals.staged, totals.staged_allows, totals.staged_denies);
+        proptest::prop_assert_eq!(counted, expected);
+    }
+}
+
+#[test]
+fn nothing_is_counted_twice_or_forgotten_between_threads() {
+    let mut settings = EngineConfig::default();
+    settings.pipeline.event_capacity = 256;
+    settings.pipeline.denied_burst = NonZeroU32::new(16);
+    let engine = Engine::new(settings).unwrap();
+    let endpoints = vec![pod("web-0", "web", WEB), pod("db-0", "db", DB)];
+    let cluster = ClusterState { endpoints, ..ClusterState::default() };
+    engine.apply(cluster, policies(POLICIES)).unwrap();
+    let mut recorder = Recorder::new(&engine, Config::default());
+    let records = recorder.hub().subscribe(500);
+    let recorded = recorder.recorded();
+    let done = std::sync::atomic::AtomicUsize::new(0);
+    let (mut starts, mut denied, mut taken) = (0, 0, 0);
+    std::thread::scope(|scope| {
+        for worker in 0..3u32 {
+            let (engine, done) = (&engine, &done);
+            scope.spawn(move || {
+                let mut judge = engine.judge();
+                let mut syn = Syn::new();
+                for n in 0..20_000u32 {
+                    let port = if n % 3 == 0 { 5432 } else { 22 };
+                    let from = u32::from_be_bytes(WEB);
+                    let frame = syn.from(from, (worker * 20_000 + n) as u16, port).to_vec();
+                    judge.packets(&[Input::new(&frame)], &mut [Judgement::default()]);
+                }
+                drop(judge);
+                done.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            });
+        }
+        let mut last = false;
+        loop {
+            recorder.poll();
+            if last {
+                recorder.finish();
+            }
+            while let Some(received) = records.next() {
+                taken += 1;
+                starts += u64::from(received.event == Event::Start);
+                denied += received.denied();
+            }
+            if last {
+                break;
+            }
+            last = done.load(std::sync::atomic::Ordering::SeqCst) == 3;
+        }
+    });
+    let (totals, recorded) = (engine.totals(), recorded.now());
+    assert_eq!(totals.received, 60_000);
+    assert_eq!(totals.opened, recorded.started + totals.events_lost_by_kind[0]);
+    assert_eq!(totals.dropped, recorded.denied_packets + totals.events_lost_by_kind[1]);
+    assert_eq!(recorded.denied_packets, recorded.denied_recorded);
+    assert_eq!(recorded.records + recorded.denied_records, taken + records.lost());
+    if records.lost() == 0 {
+        assert_eq!((starts, denied), (recorded.started, recorded.denied_packets));
+    }
+}

@@ -181,7 +181,7 @@ pub unsafe extern "C" fn portcullis_recorder_read(
             total += seat.line.len();
             seat.line.clear();
         }
-        let recorded = *seat.recorder.recorded().lock();
+        let recorded = seat.recorder.recorded().now();
         // SAFETY: by this function's contract.
         unsafe { raw::write(lost, recorded.lost_total() + seat.records.lost()) };
         // SAFETY: by this function's contract.

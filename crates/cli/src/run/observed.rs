@@ -29,11 +29,14 @@ pub(super) struct Observed {
     policy: Mutex<Policy>,
     clients: Mutex<[Clients; 2]>,
     talkers: Mutex<Talkers>,
-    flows: Mutex<Option<(Watch<Recorded>, Option<Watch<Written>>)>>,
+    flows: Mutex<Option<FlowCounts>>,
     staged: Mutex<StagedPairs>,
     /// Records that the live view did not get.
     missed: AtomicU64,
 }
+
+/// What counts flow records, and what writes them if anything does.
+type FlowCounts = (Watch<Recorded>, Option<Watch<Written>>);
 
 /// What metrics have beyond [`Status`].
 pub(super) struct Details {
