@@ -807,6 +807,7 @@ impl Session<'_> {
             )
         };
         if self.checked(engine, status) == 0 {
+            let bounds = &bounds[..count.min(bounds.len())];
             assert!(sum == 0 && bounds.is_sorted() && counts.iter().all(|count| *count == 0));
         }
         let mut regions = 0;

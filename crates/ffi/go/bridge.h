@@ -9,7 +9,8 @@
 #define ENGINE(handle) ((portcullis_engine *)(handle))
 #define JUDGE(handle) ((portcullis_judge *)(handle))
 #define FIREWALL(handle) ((portcullis_firewall *)(handle))
-
+#define CAPTURE(handle) ((portcullis_capture *)(handle))
+#define RECORDER(handle) ((portcullis_recorder *)(handle))
 
 static inline int32_t bridge_engine_new(const portcullis_engine_config *config, uintptr_t *out) {
     portcullis_engine *engine = NULL;
@@ -130,8 +131,10 @@ typedef struct bridge_frame {
 /* Judges `count` frames that lie in one buffer. `packets` is room for as many. */
 static inline int32_t bridge_judge_buffer(uintptr_t judge, uint64_t now, const uint8_t *buffer,
                                           size_t size, const bridge_frame *frames, size_t count,
-                                          portcullis_packet *packets, portcullis_judgement *out) {
+                                          portcullis_packet *packets, portcullis_judgement *out,
+                                          size_t *waiting) {
     size_t n;
+    int32_t status;
     for (n = 0; n < count; n++) {
         size_t offset = frames[n].offset, length = frames[n].length;
         if (offset > size || length > size - offset)
@@ -140,7 +143,43 @@ static inline int32_t bridge_judge_buffer(uintptr_t judge, uint64_t now, const u
         packets[n].len = length;
         packets[n].wire_len = frames[n].wire_length;
     }
-    return portcullis_judge_packets(JUDGE(judge), now, packets, count, out);
+    status = portcullis_judge_packets(JUDGE(judge), now, packets, count, out);
+    if (status != PORTCULLIS_OK)
+        return status;
+    return portcullis_judge_frames(JUDGE(judge), NULL, sizeof(portcullis_frame), 0, NULL, 0, &n,
+                                   waiting);
+}
+
+/* Frames of a batch, by value: pointers that are arguments may point to Go's memory. */
+#define BRIDGE_BATCH 64
+typedef struct bridge_batch {
+    const uint8_t *data[BRIDGE_BATCH];
+    size_t length[BRIDGE_BATCH];
+} bridge_batch;
+
+static inline int32_t bridge_judge_batch(uintptr_t judge, uint64_t now, bridge_batch batch,
+                                         size_t count, portcullis_judgement *out, size_t *waiting) {
+    portcullis_packet packets[BRIDGE_BATCH];
+    size_t n, none;
+    int32_t status;
+    for (n = 0; n < count; n++) {
+        packets[n].data = batch.data[n];
+        packets[n].len = batch.length[n];
+        packets[n].wire_len = 0;
+    }
+    status = portcullis_judge_packets(JUDGE(judge), now, packets, count, out);
+    if (status != PORTCULLIS_OK)
+        return status;
+    /* Frames to send are the exception: ask while we are here, and fetch them only if there are any. */
+    return portcullis_judge_frames(JUDGE(judge), NULL, sizeof(portcullis_frame), 0, NULL, 0, &none,
+                                   waiting);
+}
+
+static inline int32_t bridge_judge_frames(uintptr_t judge, portcullis_frame *frames, size_t capacity,
+                                          uint8_t *bytes, size_t size, size_t *count,
+                                          size_t *waiting) {
+    return portcullis_judge_frames(JUDGE(judge), frames, sizeof *frames, capacity, bytes, size, count,
+                                   waiting);
 }
 
 static inline int32_t bridge_judge_flows(uintptr_t judge, const portcullis_flow *flows, size_t count,
@@ -163,6 +202,167 @@ static inline int32_t bridge_firewall_stop(uintptr_t firewall) {
 
 static inline int32_t bridge_firewall_port(uintptr_t firewall, size_t index, portcullis_port *out) {
     return portcullis_firewall_port(FIREWALL(firewall), index, out);
+}
+
+static inline int32_t bridge_firewall_error(uintptr_t firewall, char *buffer, size_t size,
+                                            size_t *needed) {
+    return portcullis_firewall_error(FIREWALL(firewall), buffer, size, needed);
+}
+
+static inline int32_t bridge_firewall_lesser_mode(uintptr_t firewall, char *buffer, size_t size,
+                                                  size_t *needed) {
+    return portcullis_firewall_lesser_mode(FIREWALL(firewall), buffer, size, needed);
+}
+
+static inline int32_t bridge_firewall_wires(uintptr_t firewall, char *buffer, size_t size,
+                                            size_t *needed) {
+    return portcullis_firewall_wires(FIREWALL(firewall), buffer, size, needed);
+}
+
+static inline int32_t bridge_firewall_add_wire(uintptr_t firewall, const portcullis_wire *wire) {
+    return portcullis_firewall_add_wire(FIREWALL(firewall), wire);
+}
+
+static inline int32_t bridge_firewall_remove_wire(uintptr_t firewall, const char *name) {
+    return portcullis_firewall_remove_wire(FIREWALL(firewall), name);
+}
+
+static inline int32_t bridge_firewall_early_drop(uintptr_t firewall,
+                                                 const portcullis_prefix *prefixes, size_t count) {
+    return portcullis_firewall_replace_early_drop(FIREWALL(firewall), prefixes, count);
+}
+
+static inline int32_t bridge_firewall_sockets(uintptr_t firewall, portcullis_socket *sockets,
+                                              size_t capacity, size_t *count) {
+    return portcullis_firewall_sockets(FIREWALL(firewall), sockets, sizeof *sockets, capacity, count);
+}
+
+static inline int32_t bridge_firewall_programs(uintptr_t firewall, portcullis_program *programs,
+                                               size_t capacity, size_t *count) {
+    return portcullis_firewall_programs(FIREWALL(firewall), programs, sizeof *programs, capacity,
+                                        count);
+}
+
+static inline int32_t bridge_firewall_changes(uintptr_t firewall, portcullis_port_change *changes,
+                                              size_t capacity, size_t *count) {
+    return portcullis_firewall_port_changes(FIREWALL(firewall), changes, sizeof *changes, capacity,
+                                            count);
+}
+
+static inline int32_t bridge_engine_set_cluster(uintptr_t engine, const portcullis_text *cluster,
+                                                size_t count, portcullis_applied *applied) {
+    return portcullis_engine_set_cluster(ENGINE(engine), cluster, count, applied);
+}
+
+static inline int32_t bridge_engine_applied(uintptr_t engine, portcullis_applied *out) {
+    return portcullis_engine_applied(ENGINE(engine), out);
+}
+
+static inline int32_t bridge_engine_prove(uintptr_t engine, uint64_t *regions) {
+    return portcullis_engine_prove(ENGINE(engine), regions);
+}
+
+static inline int32_t bridge_engine_stage(uintptr_t engine, const portcullis_text *policies,
+                                          size_t count) {
+    return portcullis_engine_stage(ENGINE(engine), policies, count);
+}
+
+static inline int32_t bridge_engine_unstage(uintptr_t engine) {
+    return portcullis_engine_unstage(ENGINE(engine));
+}
+
+static inline int32_t bridge_engine_staged(uintptr_t engine, size_t *count) {
+    return portcullis_engine_staged(ENGINE(engine), count);
+}
+
+static inline int32_t bridge_engine_forget_set(uintptr_t engine, const char *name, int *forgotten) {
+    return portcullis_engine_forget_set(ENGINE(engine), name, forgotten);
+}
+
+static inline int32_t bridge_engine_sets(uintptr_t engine, char *buffer, size_t size,
+                                         size_t *needed) {
+    return portcullis_engine_sets(ENGINE(engine), buffer, size, needed);
+}
+
+static inline int32_t bridge_engine_rule_totals(uintptr_t engine, portcullis_rule_totals *rules,
+                                                size_t capacity, size_t *count) {
+    return portcullis_engine_rule_totals(ENGINE(engine), rules, sizeof *rules, capacity, count);
+}
+
+static inline int32_t bridge_engine_rounds(uintptr_t engine, uint64_t *bounds, uint64_t *counts,
+                                           size_t capacity, size_t *count, uint64_t *sum) {
+    return portcullis_engine_rounds(ENGINE(engine), bounds, counts, capacity, count, sum);
+}
+
+static inline int32_t bridge_engine_connections(uintptr_t engine, portcullis_connection *connections,
+                                                size_t capacity, size_t *count) {
+    return portcullis_engine_connections(ENGINE(engine), connections, sizeof *connections, capacity,
+                                         count);
+}
+
+static inline int32_t bridge_engine_owner(uintptr_t engine, const portcullis_address *address,
+                                          char *buffer, size_t size, size_t *needed) {
+    return portcullis_engine_owner(ENGINE(engine), address, buffer, size, needed);
+}
+
+static inline int32_t bridge_engine_addresses(uintptr_t engine, const char *namespace_name,
+                                              const char *name, portcullis_address *addresses,
+                                              size_t capacity, size_t *count) {
+    return portcullis_engine_addresses(ENGINE(engine), namespace_name, name, addresses, capacity,
+                                       count);
+}
+
+static inline int32_t bridge_capture_new(uintptr_t engine, const portcullis_capture_filter *filter,
+                                         uintptr_t *out) {
+    portcullis_capture *capture = NULL;
+    int32_t status = portcullis_capture_new(ENGINE(engine), filter, &capture);
+    *out = (uintptr_t)capture;
+    return status;
+}
+
+static inline int32_t bridge_capture_free(uintptr_t capture) {
+    return portcullis_capture_free(CAPTURE(capture));
+}
+
+static inline int32_t bridge_capture_set_filter(uintptr_t capture,
+                                                const portcullis_capture_filter *filter) {
+    return portcullis_capture_set_filter(CAPTURE(capture), filter);
+}
+
+static inline int32_t bridge_capture_allow(uintptr_t capture, uint32_t packets) {
+    return portcullis_capture_allow(CAPTURE(capture), packets);
+}
+
+static inline int32_t bridge_capture_packets(uintptr_t capture, portcullis_captured *packets,
+                                             size_t capacity, uint8_t *bytes, size_t size,
+                                             size_t *count, size_t *waiting) {
+    return portcullis_capture_packets(CAPTURE(capture), packets, sizeof *packets, capacity, bytes,
+                                      size, count, waiting);
+}
+
+static inline int32_t bridge_capture_lost(uintptr_t capture, uint64_t *lost, uint64_t *over) {
+    return portcullis_capture_lost(CAPTURE(capture), lost, over);
+}
+
+static inline int32_t bridge_recorder_new(uintptr_t engine, const portcullis_recorder_config *config,
+                                          uintptr_t *out) {
+    portcullis_recorder *recorder = NULL;
+    int32_t status = portcullis_recorder_new(ENGINE(engine), config, &recorder);
+    *out = (uintptr_t)recorder;
+    return status;
+}
+
+static inline int32_t bridge_recorder_free(uintptr_t recorder) {
+    return portcullis_recorder_free(RECORDER(recorder));
+}
+
+static inline int32_t bridge_recorder_read(uintptr_t recorder, char *text, size_t size,
+                                           size_t *written, uint64_t *lost) {
+    return portcullis_recorder_read(RECORDER(recorder), text, size, written, lost);
+}
+
+static inline int32_t bridge_recorder_finish(uintptr_t recorder) {
+    return portcullis_recorder_finish(RECORDER(recorder));
 }
 
 #endif

@@ -6,10 +6,10 @@ package portcullis
 import "C"
 
 import (
-	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 )
 
@@ -41,6 +41,34 @@ type Config struct {
 	PickUp bool
 	// Prove proves programs equal to the policies before they are published.
 	Prove bool
+	// EvictWhenFull lets the oldest idle connection make room if the table is full; else new ones are
+	// refused.
+	EvictWhenFull bool
+	// LeaveChecksums does not complete checksums that a veth left unfinished.
+	LeaveChecksums bool
+	// Identity limits each identity.
+	Identity Limits
+	// RejectsPerSecond is how many senders of rejected packets are answered a second, by each worker
+	// and judge, and RejectBurst how many answers may be saved up; 1000 and 200 unless set.
+	RejectsPerSecond, RejectBurst uint32
+	// TCPTimeout and UDPTimeout are after how long an idle connection is forgotten: 2 h 4 min and, of
+	// UDP that goes both ways, 3 min unless set. In whole milliseconds, at most 49 days.
+	TCPTimeout, UDPTimeout time.Duration
+	// Retention is how long it is remembered who had which identity, so that events read late carry
+	// the names of their time; 5 min unless set.
+	Retention time.Duration
+	// DeniedBurst is how many dropped packets a second are told one by one, of each worker and of the
+	// same identities, reason, rule and protocol; those beyond are told together, so that a flood
+	// costs a few events a second. 0: all are told one by one.
+	DeniedBurst uint32
+}
+
+// Limits are those of each identity; 0 is no limit.
+type Limits struct {
+	Connections  uint32 // at a time
+	HalfOpen     uint32 // TCP connections at a time whose handshake is not finished
+	NewPerSecond uint32 // new connections, at most 4 million
+	NewBurst     uint32 // new connections that may be saved up; a second's worth unless set
 }
 
 // Engine holds policies over a cluster, and connections. Before something is applied every IP packet
@@ -52,22 +80,6 @@ type Engine struct {
 	reader reader
 }
 
-// Applied is what a change put in force.
-type Applied struct {
-	Generation uint64 // number of the set in force, from 1; changes of single endpoints do not count
-	Policies   uint64 // policies in it
-	Endpoints  uint64 // endpoints it knows
-	Identities uint64 // identities they make, those of CIDRs included
-}
-
-// Document is a text with documents in it.
-type Document struct {
-	// Name stands in errors where a file name would.
-	Name string
-	// Data is YAML or JSON, several documents separated by "---".
-	Data []byte
-}
-
 // New makes an engine with nothing in force. Close it when done.
 func New(config Config) (*Engine, error) {
 	if err := checkABI(); err != nil {
@@ -75,6 +87,16 @@ func New(config Config) (*Engine, error) {
 	}
 	if config.Connections < 0 || config.EventCapacity < 0 {
 		return nil, &Error{Op: "New", Status: BadValue, Text: "error: a count below zero"}
+	}
+	var timeouts [2]C.uint32_t
+	for n, timeout := range [2]time.Duration{config.TCPTimeout, config.UDPTimeout} {
+		var err error
+		if timeouts[n], err = millis("New", timeout); err != nil {
+			return nil, err
+		}
+	}
+	if config.Retention < 0 || config.Retention > 0 && config.Retention < time.Millisecond {
+		return nil, &Error{Op: "New", Status: BadValue, Text: "error: retention: whole milliseconds"}
 	}
 	c := C.portcullis_engine_config{
 		struct_size:               C.sizeof_portcullis_engine_config,
@@ -86,6 +108,18 @@ func New(config Config) (*Engine, error) {
 		pass_non_ip:               flag(config.PassNonIP),
 		pick_up:                   flag(config.PickUp),
 		prove:                     flag(config.Prove),
+		evict_when_full:           flag(config.EvictWhenFull),
+		leave_checksums:           flag(config.LeaveChecksums),
+		identity_connections:      C.uint32_t(config.Identity.Connections),
+		identity_half_open:        C.uint32_t(config.Identity.HalfOpen),
+		identity_new_per_second:   C.uint32_t(config.Identity.NewPerSecond),
+		identity_new_burst:        C.uint32_t(config.Identity.NewBurst),
+		rejects_per_second:        C.uint32_t(config.RejectsPerSecond),
+		reject_burst:              C.uint32_t(config.RejectBurst),
+		tcp_timeout_ms:            timeouts[0],
+		udp_timeout_ms:            timeouts[1],
+		retention_ms:              C.uint64_t(config.Retention.Milliseconds()),
+		denied_burst:              C.uint32_t(config.DeniedBurst),
 	}
 	var handle C.uintptr_t
 	if status := Status(C.bridge_engine_new(&c, &handle)); status != ok {
@@ -114,87 +148,12 @@ func (e *Engine) Close() error {
 	return check("Close", Status(C.bridge_engine_free(C.uintptr_t(handle))))
 }
 
-// Apply replaces cluster and policies by what the documents say: compiled aside, then put in force at
-// once, so that a packet is judged by the old set or the new. Sets that were replaced keep their
-// content. If it fails everything stays as it was; after [Refused] the error has a line for each
-// finding.
-func (e *Engine) Apply(cluster, policies []Document) (Applied, error) {
-	var a arena
-	defer a.free()
-	c, p := a.documents(cluster), a.documents(policies)
-	applied := C.portcullis_applied{struct_size: C.sizeof_portcullis_applied}
-	err := e.do("Apply", &a, func(handle C.uintptr_t) C.int32_t {
-		return C.bridge_engine_apply(handle, c, C.size_t(len(cluster)), p, C.size_t(len(policies)),
-			&applied)
-	})
-	return goApplied(&applied), err
-}
-
-// ApplyFiles is Apply from files, or folders with every *.yaml, *.yml and *.json in them.
-func (e *Engine) ApplyFiles(cluster string, policies ...string) (Applied, error) {
-	var a arena
-	defer a.free()
-	c := a.text(cluster)
-	paths := (**C.char)(a.alloc(len(policies), unsafe.Sizeof(c)))
-	for i, path := range policies {
-		unsafe.Slice(paths, len(policies))[i] = a.text(path)
-	}
-	applied := C.portcullis_applied{struct_size: C.sizeof_portcullis_applied}
-	err := e.do("ApplyFiles", &a, func(handle C.uintptr_t) C.int32_t {
-		return C.bridge_engine_apply_files(handle, c, paths, C.size_t(len(policies)), &applied)
-	})
-	return goApplied(&applied), err
-}
-
-// ReplaceSet makes a set that the policies declare hold exactly these prefixes, all at once; it keeps
-// them when policies are applied again. Millions are fine; about a second each million.
-//
-// The name is as policies have it: "GlobalNetworkSet//feed", "NetworkSet/shop/partners".
-func (e *Engine) ReplaceSet(name string, prefixes []netip.Prefix) error {
-	var a arena
-	defer a.free()
-	n := a.text(name)
-	list := make([]C.portcullis_prefix, len(prefixes)+1) // one more, so that there is a first
-	for i, prefix := range prefixes {
-		list[i] = cPrefix(prefix)
-	}
-	return e.do("ReplaceSet", &a, func(handle C.uintptr_t) C.int32_t {
-		return C.bridge_engine_replace_set(handle, n, &list[0], C.size_t(len(prefixes)))
-	})
-}
-
 // Explain says for people why a flow is decided as it is: the tiers walked, the rule with file and
 // line, near misses.
 func (e *Engine) Explain(flow Flow) (string, error) {
 	f := flow.c()
 	return e.text("Explain", func(handle C.uintptr_t, buffer *C.char, size C.size_t, needed *C.size_t) C.int32_t {
 		return C.bridge_engine_explain(handle, &f, buffer, size, needed)
-	})
-}
-
-// Diff says for people exactly which flows would be decided otherwise if these documents were applied,
-// and how many groups of flows that are: 0 if every flow is decided alike. Nothing is changed. A cluster
-// of nil is the one in force. Compares twice: once for the size of the text.
-func (e *Engine) Diff(cluster, policies []Document) (string, int, error) {
-	var a arena
-	defer a.free()
-	c, p := a.documents(cluster), a.documents(policies)
-	if a.nul {
-		return "", 0, &Error{Op: "Diff", Status: BadValue, Text: "error: a text with a NUL inside"}
-	}
-	var changes C.size_t
-	text, err := e.text("Diff", func(handle C.uintptr_t, buffer *C.char, size C.size_t, needed *C.size_t) C.int32_t {
-		return C.bridge_engine_diff(handle, c, C.size_t(len(cluster)), p, C.size_t(len(policies)),
-			buffer, size, needed, &changes)
-	})
-	return text, int(changes), err
-}
-
-// Warnings are what the documents that were applied last gave reason to warn of, a line each with file,
-// line and column: rules that do nothing, open questions of order. Empty if there was none.
-func (e *Engine) Warnings() (string, error) {
-	return e.text("Warnings", func(handle C.uintptr_t, buffer *C.char, size C.size_t, needed *C.size_t) C.int32_t {
-		return C.bridge_engine_warnings(handle, buffer, size, needed)
 	})
 }
 
@@ -235,15 +194,18 @@ func (e *Engine) do(op string, a *arena, run func(C.uintptr_t) C.int32_t) error 
 	}
 	e.change.Lock()
 	defer e.change.Unlock()
-	err := e.call(op, run)
+	return withText(e.call(op, run), func(buffer *C.char, size C.size_t, needed *C.size_t) C.int32_t {
+		return C.bridge_engine_error(C.uintptr_t(e.handle.Load()), buffer, size, needed)
+	})
+}
+
+// withText adds to an error what the library has to say of it.
+func withText(err error, read func(*C.char, C.size_t, *C.size_t) C.int32_t) error {
 	failed, is := err.(*Error)
 	if !is || failed.Status < Refused && failed.Status != BadValue {
 		return err
 	}
-	text, read := readText(func(buffer *C.char, size C.size_t, needed *C.size_t) C.int32_t {
-		return C.bridge_engine_error(C.uintptr_t(e.handle.Load()), buffer, size, needed)
-	})
-	if read == ok {
+	if text, status := readText(read); status == ok {
 		failed.Text = text
 	}
 	return failed
@@ -278,33 +240,6 @@ func readText(run func(*C.char, C.size_t, *C.size_t) C.int32_t) (string, Status)
 		case status != tooSmall:
 			return "", status
 		}
-	}
-}
-
-func (a *arena) documents(documents []Document) *C.portcullis_text {
-	start := (*C.portcullis_text)(a.alloc(len(documents), C.sizeof_portcullis_text))
-	for i, document := range documents {
-		text := &unsafe.Slice(start, len(documents))[i]
-		text.name = a.text(document.Name)
-		text.data, text.len = a.bytes(document.Data), C.size_t(len(document.Data))
-	}
-	return start
-}
-
-func cPrefix(prefix netip.Prefix) C.portcullis_prefix {
-	out := C.portcullis_prefix{address: address(prefix.Addr()), length: C.uint8_t(prefix.Bits())}
-	if !prefix.IsValid() {
-		out.address.family = 0
-	}
-	return out
-}
-
-func goApplied(a *C.portcullis_applied) Applied {
-	return Applied{
-		Generation: uint64(a.generation),
-		Policies:   uint64(a.policies),
-		Endpoints:  uint64(a.endpoints),
-		Identities: uint64(a.identities),
 	}
 }
 

@@ -19,12 +19,38 @@ type EventKind uint8
 
 // The kinds; later versions may know more.
 const (
-	Opened  EventKind = C.PORTCULLIS_EVENT_OPENED  // a connection was opened, or a packet that stands alone was allowed
-	Dropped EventKind = C.PORTCULLIS_EVENT_DROPPED // a packet was dropped
+	Opened  EventKind = C.PORTCULLIS_EVENT_OPENED  // a connection was opened
+	Dropped EventKind = C.PORTCULLIS_EVENT_DROPPED // packets were dropped: Packets[0], one unless Config.DeniedBurst is set
 	Ended   EventKind = C.PORTCULLIS_EVENT_ENDED   // a connection ended
+	Changed EventKind = C.PORTCULLIS_EVENT_CHANGED // a connection was judged anew: another rule allows it, or it is another identity's
+	Passed  EventKind = C.PORTCULLIS_EVENT_PASSED  // a packet that stands alone and opens nothing was allowed
 )
 
-// String is "opened", "dropped", "ended" or "unknown".
+// Close says how a connection ended.
+type Close uint8
+
+// How connections end; later versions may know more.
+const (
+	NotClosed     Close = 0
+	CloseFIN      Close = C.PORTCULLIS_CLOSE_FIN      // both ends had said FIN
+	CloseReset    Close = C.PORTCULLIS_CLOSE_RESET    // TCP reset
+	CloseTimeout  Close = C.PORTCULLIS_CLOSE_TIMEOUT  // silent for too long
+	CloseEvicted  Close = C.PORTCULLIS_CLOSE_EVICTED  // had to make room
+	CloseReplaced Close = C.PORTCULLIS_CLOSE_REPLACED // another connection between the same ends took its place
+	CloseByPolicy Close = C.PORTCULLIS_CLOSE_POLICY   // the policy in force denies it
+)
+
+// Staged says what staged policies say of a flow where they say otherwise.
+type Staged uint8
+
+// What they may say.
+const (
+	StagedAgrees Staged = iota // the same, or nothing is staged
+	StagedAllows               // it could pass
+	StagedDenies               // it could not pass
+)
+
+// String is "opened", "dropped", "ended", "changed", "passed" or "unknown".
 func (k EventKind) String() string {
 	switch k {
 	case Opened:
@@ -33,6 +59,10 @@ func (k EventKind) String() string {
 		return "dropped"
 	case Ended:
 		return "ended"
+	case Changed:
+		return "changed"
+	case Passed:
+		return "passed"
 	}
 	return "unknown"
 }
@@ -49,10 +79,23 @@ type Event struct {
 	Source, Destination netip.AddrPort
 	// From and To are who had the addresses at that time.
 	From, To Party
-	// Duration, Packets and Bytes (of IP packets), from the opener and back, of a connection that ended.
+	// Duration of a connection that ended.
 	Duration time.Duration
-	Packets  [2]uint64
-	Bytes    [2]uint64
+	// Packets, and bytes of IP packets: of a connection that ended from the opener, and back; else the
+	// first is how many this tells of.
+	Packets [2]uint64
+	Bytes   [2]uint64
+	// Since is when the first of them was seen, or the connection began, and LastSeen when a packet of it
+	// was seen last.
+	Since, LastSeen time.Time
+	Close           Close  // how a connection ended
+	Zone            uint16 // the address space: 0 unless a tunnel has one of its own
+	// ICMPType and ICMPCode are those of ICMP or ICMPv6.
+	ICMPType, ICMPCode uint8
+	TCPFlags           uint8 // as in the header: of the packet, or all that the connection saw
+	// Staged is what staged policies say, by StagedPolicy, written at StagedOrigin.
+	Staged                     Staged
+	StagedPolicy, StagedOrigin string
 	// Policy that decided, as "Kind/namespace/name", or "default".
 	Policy string
 	// Origin is where the rule that decided was written, as "file:line:column".
@@ -195,7 +238,7 @@ func (e *Engine) pull(events []Event) (int, error) {
 			events[total+i] = goEvent(&list[i])
 		}
 		total += int(count)
-		if int(count) < want {
+		if count == 0 {
 			break
 		}
 	}
@@ -225,7 +268,19 @@ func goEvent(e *C.portcullis_event) Event {
 		Duration: time.Duration(e.duration),
 		Packets:  [2]uint64{uint64(e.packets[0]), uint64(e.packets[1])},
 		Bytes:    [2]uint64{uint64(e.bytes[0]), uint64(e.bytes[1])},
-		Policy:   C.GoString(e.policy),
-		Origin:   C.GoString(e.origin),
+		Since:    time.Unix(0, int64(e.since)),
+		LastSeen: time.Unix(0, int64(e.last_seen)),
+		Close:    Close(e.close),
+		Zone:     uint16(e.zone),
+		ICMPType: uint8(e.icmp_type),
+		ICMPCode: uint8(e.icmp_code),
+		TCPFlags: uint8(e.tcp_flags),
+		Staged:   Staged(e.staged),
+
+		StagedPolicy: C.GoString(e.staged_policy),
+		StagedOrigin: C.GoString(e.staged_origin),
+
+		Policy: C.GoString(e.policy),
+		Origin: C.GoString(e.origin),
 	}
 }

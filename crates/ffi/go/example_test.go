@@ -117,3 +117,137 @@ func ExampleEngine_Start() {
 	defer firewall.Close()
 	// Output: not started
 }
+
+func ExampleJudge_Packets() {
+	engine, err := portcullis.New(portcullis.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer engine.Close()
+	if _, err := engine.Apply(documents("cluster.yaml", cluster), documents("policies.yaml", policies)); err != nil {
+		log.Fatal(err)
+	}
+	judge, err := engine.NewJudge()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer judge.Close()
+
+	packets := [][]byte{
+		tcp(1, 40000, 2, 5432, syn, 100, 0),      // web asks db
+		tcp(2, 5432, 1, 40000, synAck, 500, 101), // db answers
+		tcp(2, 5432, 1, 40001, syn, 500, 0),      // and asks on its own
+		tcp(1, 40000, 2, 22, syn, 100, 0),        // web asks for something else
+	}
+	judgements := make([]portcullis.Judgement, len(packets))
+	if err := judge.Packets(packets, judgements); err != nil {
+		log.Fatal(err) // none of them may pass
+	}
+	for _, judgement := range judgements {
+		fmt.Println(judgement.Verdict, judgement.Reason)
+	}
+	for _, frame := range judge.Outgoing() {
+		fmt.Println(len(frame.Data), "bytes to send besides")
+	}
+	// Output:
+	// allow none
+	// allow none
+	// allow none
+	// deny policy_denied
+}
+
+func ExampleEngine_ReplaceSet() {
+	engine, err := portcullis.New(portcullis.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer engine.Close()
+	if _, err := engine.Apply(nil, documents("feed.yaml", feed)); err != nil {
+		log.Fatal(err)
+	}
+	threats := []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8::/32")}
+	if err := engine.ReplaceSet("GlobalNetworkSet//feed", threats); err != nil {
+		log.Fatal(err)
+	}
+	sets, err := engine.Sets()
+	fmt.Println(sets, err)
+	// Output: [{GlobalNetworkSet//feed 2}] <nil>
+}
+
+func ExampleEngine_RuleTotals() {
+	engine, err := portcullis.New(portcullis.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer engine.Close()
+	rules, err := engine.RuleTotals()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, rule := range rules {
+		name, err := engine.Rule(rule.Rule)
+		if err != nil {
+			name = "no rule"
+		}
+		fmt.Println(name, rule.Passed, rule.Refused)
+	}
+	// Output:
+}
+
+func ExampleEngine_Stage() {
+	engine, err := portcullis.New(portcullis.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer engine.Close()
+	if err := engine.Stage(documents("next-week.yaml", policies)); err != nil {
+		log.Fatal(err)
+	}
+	staged, err := engine.Staged()
+	fmt.Println(staged, err)
+	// Output: 1 <nil>
+}
+
+func ExampleRecorder_Read() {
+	engine, err := portcullis.New(portcullis.Config{DeniedBurst: 10})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer engine.Close()
+	recorder, err := engine.NewRecorder(portcullis.RecorderConfig{Keep: "denied"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer recorder.Close()
+	for n := 0; n < 3; n++ { // an agent does this until it ends
+		records, _, err := recorder.Read()
+		if err != nil {
+			log.Fatal(err)
+		}
+		for _, record := range records {
+			fmt.Println(string(record))
+		}
+	}
+	// Output:
+}
+
+func ExampleFirewall_AddWire() {
+	engine, err := portcullis.New(portcullis.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer engine.Close()
+	// Two workers, no wire yet: pods come later.
+	firewall, err := engine.Start(portcullis.Wire{Workers: 2})
+	if errors.Is(err, portcullis.NoXDP) {
+		log.Fatal(err)
+	}
+	defer firewall.Close()
+	err = firewall.AddWire(portcullis.Link{A: "nosuch0", B: "nosuch1", Name: "pod-7", SmallRings: true})
+	fmt.Println(errors.Is(err, portcullis.Interface))
+	changes, err := firewall.PortChanges() // an agent asks every second
+	fmt.Println(changes, err)
+	// Output:
+	// true
+	// [] <nil>
+}

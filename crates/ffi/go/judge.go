@@ -89,18 +89,28 @@ type Frame struct {
 	Wire   uint32 // bytes that it had on the wire; 0 is Length
 }
 
+// Outgoing is a frame to send that came with packets, beside them.
+type Outgoing struct {
+	// Data is the whole frame from its Ethernet header on.
+	Data []byte
+	// Answer: it answers a packet that was rejected, and goes back to where that came from. Else it is
+	// a fragment that was held and passes now that the first of its packet came: it is sent on, after
+	// the packets of the call.
+	Answer bool
+	// Packet is the number, in the call that judged it, of the packet that is answered.
+	Packet int
+}
+
 // Judge judges packets and flows for one goroutine at a time: make one for each. All judges of an
 // engine share its connections and policies.
 type Judge struct {
 	handle atomic.Uintptr
 	busy   atomic.Bool
-	// C memory, grown as needed, so that judging allocates nothing: what a call hands to C.
+	// C memory, grown as needed, so that judging allocates nothing: what Buffer hands to C.
 	packets     *C.portcullis_packet
 	packetCount int
-	buffer      *C.uint8_t
-	bufferSize  int
-	frames      []Frame
 	flows       []C.portcullis_flow
+	outgoing    []Outgoing
 }
 
 // NewJudge makes a judge; the engine lives on until it is closed too.
@@ -130,17 +140,17 @@ func (j *Judge) Close() error {
 	}
 	runtime.SetFinalizer(j, nil)
 	C.free(unsafe.Pointer(j.packets))
-	C.free(unsafe.Pointer(j.buffer))
-	j.packets, j.packetCount, j.buffer, j.bufferSize = nil, 0, nil, 0
+	j.packets, j.packetCount = nil, 0
 	return check("Close", Status(C.bridge_judge_free(C.uintptr_t(handle))))
 }
 
 // Packets judges frames, from the Ethernet header on, in order and at the engine's time: out[n] is
 // what becomes of packets[n]. Connections are tracked: an answer passes because its question did.
 //
-// out must be at least as long as packets, and is written only on success: after an error no packet
-// of the batch may pass. Hand over 32 packets or more at a time. The frames are copied once, because
-// C must not follow pointers to Go's memory; [Judge.Buffer] does without.
+// out must be at least as long as packets. After an error no packet of the batch may pass: then out,
+// if it is long enough, denies all of them. Hand over 32 packets or more at a time; nothing is copied.
+// Held fragments that pass now, and answers to packets that were rejected, are to be had from
+// [Judge.Outgoing].
 func (j *Judge) Packets(packets [][]byte, out []Judgement) error {
 	return j.PacketsAt(0, packets, out)
 }
@@ -149,36 +159,37 @@ func (j *Judge) Packets(packets [][]byte, out []Judgement) error {
 // the engine's own clock.
 func (j *Judge) PacketsAt(now time.Duration, packets [][]byte, out []Judgement) error {
 	return j.exclusive("Packets", func(handle C.uintptr_t) (C.int32_t, error) {
-		size := 0
-		for _, packet := range packets {
-			size += len(packet)
+		if err := checkBatch("Packets", now, len(packets), len(out)); err != nil {
+			return 0, err
 		}
-		if uint64(size) > 1<<32-1 {
-			return 0, tooLong("Packets")
-		}
-		if size > j.bufferSize {
-			C.free(unsafe.Pointer(j.buffer))
-			j.buffer, j.bufferSize = nil, 0
-			if j.buffer = (*C.uint8_t)(C.malloc(C.size_t(size))); j.buffer == nil {
-				return 0, &Error{Op: "Packets", Status: System}
+		j.outgoing = nil
+		for at := 0; at < len(packets); at += C.BRIDGE_BATCH {
+			part := packets[at:min(at+C.BRIDGE_BATCH, len(packets))]
+			// C must not follow pointers in Go's memory to Go's memory, but may follow those that
+			// are arguments: the batch goes by value.
+			var batch C.bridge_batch
+			for n, packet := range part {
+				if len(packet) > 0 {
+					batch.data[n] = (*C.uint8_t)(unsafe.Pointer(&packet[0]))
+					batch.length[n] = C.size_t(len(packet))
+				}
 			}
-			j.bufferSize = size
+			var waiting C.size_t
+			status := C.bridge_judge_batch(handle, C.uint64_t(now), batch, C.size_t(len(part)),
+				(*C.portcullis_judgement)(unsafe.Pointer(&out[at])), &waiting)
+			if status == C.PORTCULLIS_OK && waiting > 0 {
+				status = j.fetch(handle, at, int(waiting))
+			}
+			if status != C.PORTCULLIS_OK {
+				deny(out[:len(packets)])
+				return status, nil
+			}
 		}
-		if cap(j.frames) < len(packets) {
-			j.frames = make([]Frame, len(packets))
-		}
-		frames := j.frames[:len(packets)]
-		buffer := unsafe.Slice((*byte)(unsafe.Pointer(j.buffer)), size)
-		at := 0
-		for i, packet := range packets {
-			frames[i] = Frame{Offset: uint32(at), Length: uint32(len(packet))}
-			at += copy(buffer[at:], packet)
-		}
-		return j.judge(handle, "Packets", now, j.buffer, size, frames, out)
+		return C.PORTCULLIS_OK, nil
 	})
 }
 
-// Buffer judges frames that lie in one buffer, without copying them; all else is as in [Judge.Packets].
+// Buffer judges frames that lie in one buffer; all else is as in [Judge.Packets].
 // [BadValue] if a frame does not lie within the buffer.
 func (j *Judge) Buffer(buffer []byte, frames []Frame, out []Judgement) error {
 	return j.BufferAt(0, buffer, frames, out)
@@ -191,8 +202,20 @@ func (j *Judge) BufferAt(now time.Duration, buffer []byte, frames []Frame, out [
 		if len(buffer) > 0 {
 			start = (*C.uint8_t)(unsafe.Pointer(&buffer[0]))
 		}
-		return j.judge(handle, "Buffer", now, start, len(buffer), frames, out)
+		return j.judge(handle, now, start, len(buffer), frames, out)
 	})
+}
+
+// Outgoing hands over the frames to send that came with the last call of [Judge.Packets] or
+// [Judge.Buffer], each once; nil if there are none. What is not fetched before the next call is gone.
+func (j *Judge) Outgoing() []Outgoing {
+	if !j.busy.CompareAndSwap(false, true) {
+		return nil // the call that is under way will say
+	}
+	defer j.busy.Store(false)
+	outgoing := j.outgoing
+	j.outgoing = nil
+	return outgoing
 }
 
 // Flows decides flows by the policy alone: no connections, no records, no counting. out[n] is the
@@ -218,15 +241,13 @@ func (j *Judge) Flows(flows []Flow, out []Judgement) error {
 }
 
 func (j *Judge) judge(
-	handle C.uintptr_t, op string, now time.Duration, buffer *C.uint8_t, size int, frames []Frame,
-	out []Judgement,
+	handle C.uintptr_t, now time.Duration, buffer *C.uint8_t, size int, frames []Frame, out []Judgement,
 ) (C.int32_t, error) {
-	switch {
-	case len(out) < len(frames):
-		return 0, tooShort(op)
-	case now < 0:
-		return 0, &Error{Op: op, Status: BadValue, Text: "error: a time below zero"}
-	case len(frames) == 0:
+	if err := checkBatch("Buffer", now, len(frames), len(out)); err != nil {
+		return 0, err
+	}
+	j.outgoing = nil
+	if len(frames) == 0 {
 		return C.PORTCULLIS_OK, nil
 	}
 	if len(frames) > j.packetCount {
@@ -235,13 +256,65 @@ func (j *Judge) judge(
 		j.packets = (*C.portcullis_packet)(
 			C.calloc(C.size_t(len(frames)), C.sizeof_portcullis_packet))
 		if j.packets == nil {
-			return 0, &Error{Op: op, Status: System}
+			return 0, &Error{Op: "Buffer", Status: System}
 		}
 		j.packetCount = len(frames)
 	}
-	return C.bridge_judge_buffer(handle, C.uint64_t(now), buffer, C.size_t(size),
+	var waiting C.size_t
+	status := C.bridge_judge_buffer(handle, C.uint64_t(now), buffer, C.size_t(size),
 		(*C.bridge_frame)(unsafe.Pointer(&frames[0])), C.size_t(len(frames)), j.packets,
-		(*C.portcullis_judgement)(unsafe.Pointer(&out[0]))), nil
+		(*C.portcullis_judgement)(unsafe.Pointer(&out[0])), &waiting)
+	if status == C.PORTCULLIS_OK && waiting > 0 {
+		status = j.fetch(handle, 0, int(waiting))
+	}
+	if status != C.PORTCULLIS_OK {
+		deny(out[:len(frames)])
+	}
+	return status, nil
+}
+
+// fetch takes frames to send from the library; `at` is the number of the first packet of the call.
+func (j *Judge) fetch(handle C.uintptr_t, at, waiting int) C.int32_t {
+	const longest = 1 << 16 // of a frame
+	var a arena
+	defer a.free()
+	frames := (*C.portcullis_frame)(a.alloc(waiting, C.sizeof_portcullis_frame))
+	bytes := (*C.uint8_t)(a.alloc(longest, 1))
+	for left := C.size_t(waiting); left > 0; {
+		var count C.size_t
+		status := C.bridge_judge_frames(handle, frames, C.size_t(waiting), bytes, longest, &count, &left)
+		if status != C.PORTCULLIS_OK {
+			return status
+		}
+		for _, frame := range unsafe.Slice(frames, int(count)) {
+			outgoing := Outgoing{Data: C.GoBytes(unsafe.Pointer(frame.data), C.int(frame.len))}
+			if frame.kind == C.PORTCULLIS_FRAME_ANSWER {
+				outgoing.Answer, outgoing.Packet = true, at+int(frame.packet)
+			}
+			j.outgoing = append(j.outgoing, outgoing)
+		}
+		if count == 0 {
+			break
+		}
+	}
+	return C.PORTCULLIS_OK
+}
+
+func checkBatch(op string, now time.Duration, packets, out int) error {
+	switch {
+	case out < packets:
+		return tooShort(op)
+	case now < 0:
+		return &Error{Op: op, Status: BadValue, Text: "error: a time below zero"}
+	}
+	return nil
+}
+
+// deny is what becomes of packets that could not be judged.
+func deny(out []Judgement) {
+	for n := range out {
+		out[n] = Judgement{Verdict: Deny, Reason: NoReason, Rule: NoRule}
+	}
 }
 
 // exclusive runs a call that no other goroutine's may overlap: the scratch memory is the judge's.
@@ -261,16 +334,9 @@ func (j *Judge) exclusive(op string, run func(C.uintptr_t) (C.int32_t, error)) e
 	if status == C.PORTCULLIS_OK {
 		return nil
 	}
-	err = check(op, Status(status))
-	if failed, is := err.(*Error); is && (failed.Status == BadValue || failed.Status >= Refused) {
-		text, read := readText(func(buffer *C.char, size C.size_t, needed *C.size_t) C.int32_t {
-			return C.bridge_judge_error(handle, buffer, size, needed)
-		})
-		if read == ok {
-			failed.Text = text
-		}
-	}
-	return err
+	return withText(check(op, Status(status)), func(buffer *C.char, size C.size_t, needed *C.size_t) C.int32_t {
+		return C.bridge_judge_error(handle, buffer, size, needed)
+	})
 }
 
 func (f *Flow) c() C.portcullis_flow {
@@ -285,8 +351,4 @@ func (f *Flow) c() C.portcullis_flow {
 
 func tooShort(op string) error {
 	return &Error{Op: op, Status: BadValue, Text: "error: out is shorter than what is to be judged"}
-}
-
-func tooLong(op string) error {
-	return &Error{Op: op, Status: BadValue, Text: "error: more than 4 GiB of packets at a time"}
 }

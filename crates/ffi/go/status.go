@@ -17,19 +17,21 @@ type Status int32
 
 // Statuses that a Go program may meet.
 const (
-	Poisoned   Status = C.PORTCULLIS_POISONED    // an earlier call failed inside the library; close the handle
-	Busy       Status = C.PORTCULLIS_BUSY        // another goroutine is in a call on this judge
-	BadValue   Status = C.PORTCULLIS_BAD_VALUE   // a number that means nothing
-	BadUTF8    Status = C.PORTCULLIS_BAD_UTF8    // text that is not UTF-8
-	Refused    Status = C.PORTCULLIS_REFUSED     // documents were refused; the error has a line for each finding
-	BadPolicy  Status = C.PORTCULLIS_POLICY      // the cluster contradicts itself, or the policies are too large
-	BadPrefix  Status = C.PORTCULLIS_PREFIX      // an address or prefix that the address table does not take
-	NoSuchSet  Status = C.PORTCULLIS_NO_SUCH_SET // no policy declares a set of this name
-	TableFull  Status = C.PORTCULLIS_TABLE_FULL  // the address table is full
-	System     Status = C.PORTCULLIS_SYSTEM      // the system refused memory, a thread or a descriptor
-	Interface  Status = C.PORTCULLIS_INTERFACE   // an interface cannot be used; the error says why and what to do
-	NoXDP      Status = C.PORTCULLIS_NO_XDP      // the library was built without AF_XDP
-	Internal   Status = C.PORTCULLIS_INTERNAL    // a mistake inside the library; the handle is poisoned
+	Poisoned   Status = C.PORTCULLIS_POISONED     // an earlier call failed inside the library; close the handle
+	Busy       Status = C.PORTCULLIS_BUSY         // another goroutine is in a call on this judge
+	BadValue   Status = C.PORTCULLIS_BAD_VALUE    // a number that means nothing
+	BadUTF8    Status = C.PORTCULLIS_BAD_UTF8     // text that is not UTF-8
+	Refused    Status = C.PORTCULLIS_REFUSED      // documents were refused; the error has a line for each finding
+	BadPolicy  Status = C.PORTCULLIS_POLICY       // the cluster contradicts itself, or the policies are too large
+	BadPrefix  Status = C.PORTCULLIS_PREFIX       // an address or prefix that the address table does not take
+	NoSuchSet  Status = C.PORTCULLIS_NO_SUCH_SET  // no policy declares a set of this name
+	TableFull  Status = C.PORTCULLIS_TABLE_FULL   // the address table is full
+	BadProof   Status = C.PORTCULLIS_PROOF        // the compiled policies failed their proof, a mistake inside the library
+	System     Status = C.PORTCULLIS_SYSTEM       // the system refused memory, a thread or a descriptor
+	Interface  Status = C.PORTCULLIS_INTERFACE    // an interface cannot be used; the error says why and what to do
+	NoSuchWire Status = C.PORTCULLIS_NO_SUCH_WIRE // the firewall has no wire of this name
+	NoXDP      Status = C.PORTCULLIS_NO_XDP       // the library was built without AF_XDP
+	Internal   Status = C.PORTCULLIS_INTERNAL     // a mistake inside the library; the handle is poisoned
 	ok         Status = C.PORTCULLIS_OK
 	tooSmall   Status = C.PORTCULLIS_TOO_SMALL
 	abiVersion        = C.PORTCULLIS_ABI_VERSION
