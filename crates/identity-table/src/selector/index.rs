@@ -110,38 +110,42 @@ impl SelectorIndex {
         found
     }
 
-    fn shelf(&mut self, anchor: Anchor<'_>) -> &mut Vec<SelectorId> {
-        match anchor.value {
+    fn shelf(&mut self, (key, value): Anchor<'_>) -> &mut Vec<SelectorId> {
+        match value {
             Some(value) => {
-                self.by_pair.entry(anchor.key.into()).or_default().entry(value.into()).or_default()
+                self.by_pair.entry(key.into()).or_default().entry(value.into()).or_default()
             }
-            None => self.by_key.entry(anchor.key.into()).or_default(),
+            None => self.by_key.entry(key.into()).or_default(),
         }
     }
 }
 
 /// A label, or with no value a key, that a matching object may carry.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Anchor<'a> {
-    key: &'a str,
-    value: Option<&'a str>,
-}
+pub type Anchor<'a> = (&'a str, Option<&'a str>);
 
 /// Anchors of which every matching object carries at least one; `None` if there is no such list.
-fn anchors(selector: &Selector) -> Option<Vec<Anchor<'_>>> {
-    let pair = |key, value| Anchor { key, value: Some(value) };
+///
+/// ```
+/// use portcullis_identity_table::selector::{calico, index::anchors};
+/// let selector = calico::parse("app in {'a', 'b'} && has(tier)").unwrap();
+/// assert_eq!(anchors(&selector), Some(vec![("app", Some("a")), ("app", Some("b"))]));
+/// assert_eq!(anchors(&calico::parse("!has(tier)").unwrap()), None);
+/// ```
+pub fn anchors(selector: &Selector) -> Option<Vec<Anchor<'_>>> {
     match selector {
-        Selector::Equals(key, value) => Some(vec![pair(key, value)]),
-        Selector::In(key, values) => Some(values.iter().map(|value| pair(key, value)).collect()),
+        Selector::Equals(key, value) => Some(vec![(&**key, Some(&**value))]),
+        Selector::In(key, values) => {
+            Some(values.iter().map(|value| (&**key, Some(&**value))).collect())
+        }
         Selector::Has(key)
         | Selector::Contains(key, _)
         | Selector::StartsWith(key, _)
-        | Selector::EndsWith(key, _) => Some(vec![Anchor { key, value: None }]),
+        | Selector::EndsWith(key, _) => Some(vec![(&**key, None)]),
         // Any part will do; labels with a value and short lists discriminate best.
         Selector::And(parts) => parts
             .iter()
             .filter_map(anchors)
-            .min_by_key(|list| (list.iter().any(|a| a.value.is_none()), list.len())),
+            .min_by_key(|list| (list.iter().any(|(_, value)| value.is_none()), list.len())),
         Selector::Or(parts) => {
             let lists: Option<Vec<_>> = parts.iter().map(anchors).collect();
             lists.map(|lists| {

@@ -8,11 +8,13 @@
 
 mod boxes;
 pub(crate) mod classset;
+mod filing;
 #[cfg(test)]
 mod flatten;
 mod fold;
 mod forest;
 pub(crate) mod grid;
+pub(crate) mod matches;
 pub(crate) mod resolve;
 pub(crate) mod rows;
 pub(crate) mod sources;
@@ -183,8 +185,9 @@ impl Compiler {
         registry: &Registry,
     ) -> Result<(), CompileError> {
         for &id in &delta.classes {
+            let before = self.universe.class(id).cloned();
             self.universe.set(id, registry.class(id).cloned());
-            self.resolved.update_class(id, &self.universe);
+            self.resolved.matches.update_class(id, before.as_deref(), &self.universe);
         }
         for &id in &delta.classes {
             self.write_column(id)?;

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use portcullis_identity_table::identity::ClassId;
 use portcullis_identity_table::region::SourceId;
 
 use super::classset::ClassSet;
+use super::matches::{MatchId, Matches};
 use super::sources::Sources;
 use super::universe::Universe;
 use crate::model::{
@@ -57,15 +57,6 @@ pub struct PolicyInfo {
     pub origin: Origin,
     /// Enforced or staged.
     pub enforcement: Enforcement,
-}
-
-/// The number of an expression in [`Resolved`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct MatchId(u32);
-
-impl MatchId {
-    /// [`Match::Any`].
-    pub(crate) const ANY: Self = Self(0);
 }
 
 #[derive(Debug)]
@@ -137,36 +128,22 @@ impl ResolvedPolicy {
 pub(crate) struct Resolved {
     pub(crate) tiers: Vec<ResolvedTier>,
     pub(crate) rules: Arc<Vec<RuleInfo>>,
-    matches: Vec<MatchEntry>,
-    by_expression: AHashMap<Arc<Match>, MatchId>,
-    free: Vec<MatchId>,
+    pub(crate) matches: Matches,
     policies_numbered: u32,
-}
-
-#[derive(Debug)]
-struct MatchEntry {
-    expression: Arc<Match>,
-    members: ClassSet,
-    users: u32,
 }
 
 impl Resolved {
     pub(crate) fn new() -> Self {
-        let any = Arc::new(Match::Any);
-        let members = ClassSet::from_members(vec![0], 1);
-        debug_assert!(members.is_complement(), "every class, those to come included");
         Self {
             tiers: Vec::new(),
             rules: Arc::new(vec![no_tier()]),
-            matches: vec![MatchEntry { expression: any.clone(), members, users: 1 }],
-            by_expression: [(any, MatchId::ANY)].into_iter().collect(),
-            free: Vec::new(),
+            matches: Matches::new(),
             policies_numbered: 0,
         }
     }
 
     pub(crate) fn members(&self, id: MatchId) -> &ClassSet {
-        &self.matches[id.0 as usize].members
+        self.matches.members(id)
     }
 
     /// Makes the policies those of `set`; policies that stay keep their numbers. O(changed
@@ -199,15 +176,6 @@ impl Resolved {
         for gone in old.into_values().flatten() {
             self.drop_matches(&gone);
         }
-    }
-
-    /// Says what the class of this number now satisfies. O(expressions).
-    pub(crate) fn update_class(&mut self, id: ClassId, universe: &Universe) {
-        for entry in self.matches.iter_mut().filter(|entry| entry.users > 0) {
-            entry.members.set(id, universe.holds_for(&entry.expression, id));
-        }
-        // Anything is also what has no class yet.
-        self.matches[0].members.set(id, true);
     }
 
     fn resolve(
@@ -313,41 +281,14 @@ impl Resolved {
     }
 
     fn intern(&mut self, expression: &Match, sources: &Sources, universe: &Universe) -> MatchId {
-        let expression = sources.canonical(expression);
-        if let Some(&id) = self.by_expression.get(&expression) {
-            self.matches[id.0 as usize].users += 1;
-            return id;
-        }
-        let members = universe.members(&expression);
-        let expression = Arc::new(expression);
-        let entry = MatchEntry { expression: expression.clone(), members, users: 1 };
-        let id = match self.free.pop() {
-            Some(id) => {
-                self.matches[id.0 as usize] = entry;
-                id
-            }
-            None => {
-                self.matches.push(entry);
-                MatchId(u32::try_from(self.matches.len() - 1).expect("fewer than 2^32 matches"))
-            }
-        };
-        self.by_expression.insert(expression, id);
-        id
+        self.matches.intern(sources.canonical(expression), universe)
     }
 
     fn drop_matches(&mut self, policy: &ResolvedPolicy) {
         let directions = [&policy.ingress, &policy.egress];
         let rules = directions.into_iter().flatten().flat_map(|rules| &rules.rules);
         let ids: Vec<_> = rules.flat_map(|r| [r.near, r.far]).chain([policy.subject]).collect();
-        for id in ids {
-            let entry = &mut self.matches[id.0 as usize];
-            entry.users -= 1;
-            if entry.users == 0 {
-                entry.members = ClassSet::default();
-                self.by_expression.remove(&entry.expression);
-                self.free.push(id);
-            }
-        }
+        ids.into_iter().for_each(|id| self.matches.release(id));
     }
 
     fn number(&mut self, info: RuleInfo) -> RuleId {
@@ -357,8 +298,7 @@ impl Resolved {
     }
 
     pub(crate) fn memory_usage(&self) -> usize {
-        let matches: usize = self.matches.iter().map(|m| m.members.memory_usage() + 96).sum();
-        matches + self.rules.capacity() * size_of::<RuleInfo>()
+        self.matches.memory_usage() + self.rules.capacity() * size_of::<RuleInfo>()
     }
 }
 

@@ -366,7 +366,7 @@ impl Row {
         }
     }
 
-    fn far(&self, rule: &RowRule) -> super::resolve::MatchId {
+    fn far(&self, rule: &RowRule) -> super::matches::MatchId {
         rule.policy.rules(self.direction).expect("it has rules").rules[rule.index].far
     }
 }

@@ -3,7 +3,8 @@
 use portcullis_identity_table::endpoint::NamedPort;
 use portcullis_identity_table::identity::ClassId;
 
-use crate::compile::resolve::{MatchId, Resolved, ResolvedPolicy, RuleId};
+use crate::compile::matches::MatchId;
+use crate::compile::resolve::{Resolved, ResolvedPolicy, RuleId};
 use crate::compile::trees::Outcome;
 use crate::flow::{Header, NamedPorts, Verdict};
 use crate::model::{Action, Direction, PortMatch, PortSpec, TierDefault, Traffic};
