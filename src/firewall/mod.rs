@@ -294,6 +294,17 @@ impl Firewall {
         Ok(all)
     }
 
+    /// Stops the workers and waits until they have told everything, denials that they sum up included:
+    /// what is read from the engine afterwards is complete. From then on no packet passes. Dropping
+    /// the firewall takes the programs off.
+    pub fn stop(&self) {
+        self.workers.iter().for_each(|worker| worker.handle.stop());
+        let threads = || self.workers.iter().filter_map(|worker| worker.thread.as_ref());
+        while threads().any(|thread| !thread.is_finished()) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
     /// Stops the workers, lets frames in transmission leave, and takes the programs off.
     pub fn shutdown(self) {}
 }

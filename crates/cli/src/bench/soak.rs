@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use portcullis::dataplane::reason::Reason;
 use portcullis::{Config, Firewall, Totals};
 use serde::Serialize;
 
@@ -89,6 +90,8 @@ struct Connections {
     lost_opened: u64,
     lost_ended: u64,
     lost_dropped: u64,
+    /// Packets that the policy denied: as many as records say, and lost ones.
+    denied: u64,
     exact: bool,
 }
 
@@ -118,8 +121,8 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     path.server.run(|| sink.attach(interface))??;
 
     let (sent, memory, seconds) = load(&args, &path)?;
-    // What is on its way arrives, and what happened is written.
-    std::thread::sleep(SECOND);
+    // What is on its way arrives, workers tell what they summed up, and what happened is written.
+    std::thread::sleep(3 * SECOND);
     let mut seen = sinks.stop()?;
     let totals = settle(&firewall, &mut seen);
     let packets = Packets::of(&totals, &firewall)?;
@@ -236,11 +239,14 @@ impl Packets {
 impl Connections {
     fn of(totals: &Totals, seen: &Seen) -> Self {
         let [lost_opened, lost_dropped, lost_ended, ..] = totals.events_lost_by_kind;
+        let by_policy = totals.drops.iter().find(|(reason, _)| *reason == Reason::PolicyDenied);
+        let denied = by_policy.map_or(0, |(_, packets)| *packets);
         let exact = totals.opened == seen.opened + lost_opened
             && totals.ended == seen.ended + lost_ended
-            && totals.opened - totals.ended == totals.connections as u64;
+            && totals.opened - totals.ended == totals.connections as u64
+            && denied == seen.dropped + lost_dropped;
         let (opened, ended, now) = (totals.opened, totals.ended, totals.connections);
-        Self { opened, ended, now, lost_opened, lost_ended, lost_dropped, exact }
+        Self { opened, ended, now, lost_opened, lost_ended, lost_dropped, denied, exact }
     }
 }
 

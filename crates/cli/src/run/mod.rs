@@ -171,6 +171,8 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         }
     }
     drop(keeper);
+    // First the workers, so that the records are complete.
+    firewall.stop();
     let (recorded, written) = flow_thread.finish();
     let totals = firewall.totals();
     let staged = firewall.staged();
