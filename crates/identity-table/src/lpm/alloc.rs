@@ -36,6 +36,24 @@ impl Alloc {
         at
     }
 
+    /// A run of `len` words that begins at a multiple of `align`. All runs of this length must be
+    /// taken so. The caller has made sure of room.
+    pub(crate) fn take_aligned(&mut self, len: usize, align: usize) -> usize {
+        if let Some(at) = self.list(len).pop() {
+            self.free_words -= len;
+            return at as usize;
+        }
+        let skipped = self.top.next_multiple_of(align) - self.top;
+        if skipped > 0 {
+            let at = self.top;
+            self.top += skipped;
+            self.give(at, skipped);
+        }
+        let at = self.top;
+        self.top += len;
+        at
+    }
+
     /// Gives back a run that [`Alloc::take`] gave for the same `len`.
     pub(crate) fn give(&mut self, at: usize, len: usize) {
         let len = round(len);

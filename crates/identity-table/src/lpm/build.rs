@@ -1,9 +1,9 @@
 //! Building a subtree from sorted prefixes, and reading one back.
 
 use super::bucket::{self, CAPACITY, Item};
-use super::entry::{Entry, MISS};
+use super::entry::{Entry, MISS, NEAR_WORDS};
 use super::own::OwnList;
-use super::trie::{DEFAULT, HEAD4, Meta, ROOT, Trie, WIDEN, byte};
+use super::trie::{DEFAULT, HEAD4, HEADROOM, Meta, ROOT, Trie, WIDEN, byte};
 
 impl Trie {
     /// Fills an empty structure with prefixes that are sorted by key, then length, without doubles.
@@ -37,8 +37,13 @@ impl Trie {
         }
         if !self.v6 {
             let crowded = crowded(depth, items);
-            if depth == 16 && crowded >= WIDEN {
+            if depth == 16 && crowded >= WIDEN && self.alloc.top() + HEADROOM <= NEAR_WORDS {
                 return self.build_wide(default, crowded, items);
+            }
+            if depth == 16
+                && let Some(fan) = self.build_fan(default, items)
+            {
+                return fan;
             }
             return self.build_page(depth, default, crowded, items);
         }
@@ -106,6 +111,7 @@ impl Trie {
         match entry {
             Entry::Leaf(default) => default,
             Entry::Bucket(at) => bucket::decode(self.v6, &self.words, at, depth, base, out).0,
+            Entry::Fan(at, bits) => self.decode_fan(at, bits, base, out),
             Entry::Page(at) => {
                 let (depth, base) = if self.v6 { self.page_key(at) } else { (depth, base) };
                 let mut own = self.meta(at).own.iter().peekable();
@@ -146,6 +152,7 @@ impl Trie {
                 let (_, size) = bucket::decode(self.v6, &self.words, at, depth, 0, &mut Vec::new());
                 self.retire(at, size);
             }
+            Entry::Fan(at, bits) => self.retire_fan(at, bits),
             Entry::Page(at) => {
                 let depth = if self.v6 { self.page_key(at).0 } else { depth };
                 for slot in 0..256 {
@@ -178,6 +185,11 @@ impl Trie {
                 Entry::Bucket(at) => {
                     let mut items = Vec::with_capacity(CAPACITY);
                     bucket::decode(self.v6, &self.words, at, depth, key, &mut items);
+                    return items.iter().find(|i| i.key == key && i.len == len).map(|i| i.code);
+                }
+                Entry::Fan(at, bits) => {
+                    let mut items = Vec::with_capacity(8 << bits);
+                    self.decode_fan(at, bits, key, &mut items);
                     return items.iter().find(|i| i.key == key && i.len == len).map(|i| i.code);
                 }
                 Entry::Page(at) => {

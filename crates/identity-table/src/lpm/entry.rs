@@ -6,7 +6,8 @@
 //! 101 oooo…  page, whose 256 entries begin at word 2 o
 //! 110 oooo…  leaf: the identity, too large for the first form, stands in word 2 o; or o is 0 and
 //!            nothing is said here, so what a shorter prefix said stands
-//! 111 oooo…  wide page, whose 65,536 leaves begin at word 2 o (IPv4)
+//! 1110 kkk…  fan of 2^k lines, the first at word 16 o (IPv4)
+//! 1111 oooo… wide page, whose 65,536 leaves begin at word 2 o (IPv4)
 //! ```
 //!
 //! So the sign bit tells a plain answer from all else. An entry that is a leaf is called a code.
@@ -17,12 +18,18 @@ pub(crate) const MISS: u32 = FAR;
 pub(crate) const BUCKET: u32 = 0b100 << 29;
 const PAGE: u32 = 0b101 << 29;
 const FAR: u32 = 0b110 << 29;
+const FAN: u32 = 0b1110 << 28;
 /// The first entry that is a wide page.
-pub(crate) const WIDE: u32 = 0b111 << 29;
-const KIND: u32 = WIDE;
+pub(crate) const WIDE: u32 = 0b1111 << 28;
+const KIND: u32 = 0b111 << 29;
+/// Where the bits of a fan stand.
+const FAN_BITS: u32 = 25;
 
 /// Most words a structure may have: what an entry can point to. 4 GiB.
 pub(crate) const MAX_WORDS: usize = 1 << 30;
+
+/// Fans and wide pages lie below this word: their entries have fewer bits for the place. 2 GiB.
+pub(crate) const NEAR_WORDS: usize = 1 << 29;
 
 /// An entry, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +39,8 @@ pub(crate) enum Entry {
     Bucket(usize),
     Page(usize),
     Wide(usize),
+    /// Where its lines begin, and how many bits choose one.
+    Fan(usize, u8),
 }
 
 impl Entry {
@@ -39,7 +48,8 @@ impl Entry {
         match word & KIND {
             BUCKET => Self::Bucket(offset(word)),
             PAGE => Self::Page(offset(word)),
-            WIDE => Self::Wide(offset(word)),
+            KIND if word >= WIDE => Self::Wide(wide_offset(word)),
+            KIND => Self::Fan(fan_offset(word), fan_bits(word)),
             _ => Self::Leaf(word),
         }
     }
@@ -50,14 +60,38 @@ impl Entry {
             Self::Bucket(at) => BUCKET | (at / 2) as u32,
             Self::Page(at) => PAGE | (at / 2) as u32,
             Self::Wide(at) => WIDE | (at / 2) as u32,
+            Self::Fan(at, bits) => FAN | (bits as u32) << FAN_BITS | (at / 16) as u32,
         }
     }
 }
 
-/// Where an entry points that is no plain answer.
+/// Where an entry points that is neither a plain answer, a wide page nor a fan.
 #[inline]
 pub(crate) const fn offset(word: u32) -> usize {
     (word & !KIND) as usize * 2
+}
+
+/// Where the codes of a wide page begin.
+#[inline]
+pub(crate) const fn wide_offset(word: u32) -> usize {
+    (word & !WIDE) as usize * 2
+}
+
+/// Where the lines of a fan begin.
+#[inline]
+pub(crate) const fn fan_offset(word: u32) -> usize {
+    (word & ((1 << FAN_BITS) - 1)) as usize * 16
+}
+
+/// How many bits choose a line of a fan.
+#[inline]
+pub(crate) const fn fan_bits(word: u32) -> u8 {
+    (word >> FAN_BITS) as u8 & 7
+}
+
+#[inline]
+pub(crate) const fn is_fan(word: u32) -> bool {
+    word >> 28 == FAN >> 28
 }
 
 #[inline]

@@ -5,6 +5,7 @@ pub(crate) mod barrier;
 pub(crate) mod bucket;
 pub(crate) mod build;
 pub(crate) mod entry;
+pub(crate) mod fan;
 pub(crate) mod jump;
 pub(crate) mod own;
 pub(crate) mod reclaim;

@@ -33,6 +33,7 @@ impl Trie {
             match Entry::of(self.words.load(slot)) {
                 Entry::Leaf(_) => return None,
                 Entry::Bucket(at) => break self.remove_bucket(slot, at, depth, key, len)?,
+                Entry::Fan(at, bits) => break self.remove_fan(slot, at, bits, key, len)?,
                 Entry::Wide(at) => {
                     path.push(at);
                     break self.remove_wide(at, key, len)?;
@@ -73,6 +74,17 @@ impl Trie {
         let entry = self.build(depth, default, &items);
         self.words.store(slot, entry);
         self.retire(at, size);
+        Some(code)
+    }
+
+    fn remove_fan(&mut self, slot: usize, at: usize, bits: u8, key: u128, len: u8) -> Option<u32> {
+        let mut items = Vec::with_capacity(8 << bits);
+        let default = self.decode_fan(at, bits, key, &mut items);
+        let i = items.iter().position(|item| item.key == key && item.len == len)?;
+        let code = items.remove(i).code;
+        let entry = self.build(16, default, &items);
+        self.words.store(slot, entry);
+        self.retire_fan(at, bits);
         Some(code)
     }
 

@@ -77,6 +77,12 @@ impl Scan<'_> {
                 self.work += (self.out.len() - begin) * SLOTS;
                 self.out.drain(begin..begin + seen);
             }
+            Entry::Fan(at, bits) => {
+                let begin = out.len();
+                self.decode_fan(at, bits, base, out);
+                let seen = out[begin..].iter().take_while(|item| item.key < from).count();
+                out.drain(begin..begin + seen);
+            }
             Entry::Page(at) => {
                 let (depth, base) =
                     if self.trie.v6 { self.trie.page_key(at) } else { (depth, base) };

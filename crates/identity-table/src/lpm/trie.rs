@@ -6,6 +6,7 @@
 //! word  NOWHERE …      a page of zeros, never changed
 //! page                 [IPv6: key 4 words lowest first, -, depth,] default, meta, 256 entries
 //! wide page (IPv4)     default, meta, 65536 codes
+//! fan (IPv4)           see there; like a page it has a default, like a bucket it is never changed
 //! ```
 //!
 //! A prefix lives in the level where its length ends: lengths 0 to 16 in the root, depth + 1 to
@@ -20,7 +21,10 @@
 
 use super::alloc::Alloc;
 use super::bucket::{self, CAPACITY, Item};
-use super::entry::{Entry, MAX_WORDS, MISS, far_code, is_bucket, near_code, near_id, offset};
+use super::entry::{
+    Entry, MAX_WORDS, MISS, NEAR_WORDS, far_code, is_bucket, near_code, near_id, offset,
+};
+use super::fan::LINE;
 use super::jump::Jump;
 use super::own::{OwnList, span};
 use super::words::Words;
@@ -119,16 +123,31 @@ impl Trie {
     /// the old copy until the new one is published.
     pub(crate) fn take(&mut self, len: usize) -> usize {
         let at = self.alloc.take(len);
-        let top = self.alloc.top();
-        if top > MAX_WORDS {
+        if self.alloc.top() > MAX_WORDS {
             self.full = true;
             return FIRST;
         }
+        self.grow_to_top(at);
+        at
+    }
+
+    /// Makes the words reach as far as what was handed out, of which the last begins at `at`.
+    fn grow_to_top(&mut self, at: usize) {
+        let top = self.alloc.top();
         if top > self.words.len() {
             let len = (self.words.len() * 2).clamp(top, MAX_WORDS);
             self.words = self.words.grown(len, at);
         }
-        at
+    }
+
+    /// A run of whole lines, if there is one near enough for a fan.
+    pub(crate) fn take_lines(&mut self, len: usize) -> Option<usize> {
+        if self.alloc.top() + LINE + len > NEAR_WORDS {
+            return None;
+        }
+        let at = self.alloc.take_aligned(len, LINE);
+        self.grow_to_top(at);
+        Some(at)
     }
 
     /// Bytes in use, of readers' and writer's side, free lists included.
@@ -177,6 +196,7 @@ impl Trie {
                     break None;
                 }
                 Entry::Bucket(at) => break self.insert_bucket(slot, at, depth, item, &path),
+                Entry::Fan(at, bits) => break self.insert_fan(slot, at, bits, item),
                 Entry::Wide(at) => {
                     path.push(at);
                     break self.insert_wide(at, item);
@@ -219,20 +239,28 @@ impl Trie {
     ) -> Option<u32> {
         let mut items = Vec::with_capacity(CAPACITY + 1);
         let (default, size) = bucket::decode(self.v6, &self.words, at, depth, item.key, &mut items);
-        let place = items.binary_search_by_key(&(item.key, item.len), |i| (i.key, i.len));
-        let old = match place {
-            Ok(i) => Some(core::mem::replace(&mut items[i], item).code),
-            Err(i) => {
-                items.insert(i, item);
-                None
-            }
-        };
+        let old = put(&mut items, item);
         let entry = self.build(depth, default, &items);
         self.words.store(slot, entry);
         self.retire(at, size);
         if let (false, Entry::Page(_), [parent]) = (self.v6, Entry::of(entry), path.pages()) {
             self.meta_mut(*parent).crowded += 1;
         }
+        old
+    }
+
+    /// Puts an item into the fan at `at`, which the root's `slot` points to.
+    fn insert_fan(&mut self, slot: usize, at: usize, bits: u8, item: Item) -> Option<u32> {
+        let prefix = (item.key, item.len);
+        if let Some(old) = self.change_line(slot, (at, bits), prefix, Some(item.code)) {
+            return old;
+        }
+        let mut items = Vec::with_capacity(8 << bits);
+        let default = self.decode_fan(at, bits, item.key, &mut items);
+        let old = put(&mut items, item);
+        let entry = self.build(16, default, &items);
+        self.words.store(slot, entry);
+        self.retire_fan(at, bits);
         old
     }
 
@@ -333,7 +361,7 @@ impl Trie {
         match Entry::of(self.words.load(slot)) {
             Entry::Leaf(old) if old == code => {}
             Entry::Leaf(_) => self.words.store(slot, code),
-            Entry::Page(at) | Entry::Wide(at) => self.set_default(at, code),
+            Entry::Page(at) | Entry::Wide(at) | Entry::Fan(at, _) => self.set_default(at, code),
             Entry::Bucket(at) => {
                 let mut items = Vec::with_capacity(CAPACITY);
                 let (old, size) =
@@ -481,6 +509,17 @@ impl Path {
 
     pub(crate) fn pages(&self) -> &[usize] {
         &self.pages[..self.len]
+    }
+}
+
+/// Puts an item where it belongs among sorted ones, and returns the code that stood there.
+fn put(items: &mut Vec<Item>, item: Item) -> Option<u32> {
+    match items.binary_search_by_key(&(item.key, item.len), |i| (i.key, i.len)) {
+        Ok(i) => Some(core::mem::replace(&mut items[i], item).code),
+        Err(i) => {
+            items.insert(i, item);
+            None
+        }
     }
 }
 

@@ -4,7 +4,10 @@
 //! whose writer only publishes runs that lie inside, and which stay while the reader is pinned.
 
 use super::bucket;
-use super::entry::{MISS, WIDE, is_bucket, is_page, near_id, offset};
+use super::entry::{
+    MISS, WIDE, fan_bits, fan_offset, is_bucket, is_fan, is_page, near_id, offset, wide_offset,
+};
+use super::fan::{self, LINE};
 use super::trie::{DEFAULT, RIPPLE};
 use super::words::Words;
 use crate::IdentityId;
@@ -83,7 +86,7 @@ unsafe fn lookup_chunk(
         let root = (address >> 16) as usize;
         // SAFETY: the root's entries are always there.
         let entry = unsafe { words.load_unchecked(root) };
-        let wide = offset(entry) + (address & 0xffff) as usize;
+        let wide = wide_offset(entry) + (address & 0xffff) as usize;
         let at = if entry >= WIDE { wide } else { root };
         // SAFETY: a wide page has an entry for each value of the last 16 bits.
         let code = unsafe { words.load_unchecked(at) };
@@ -133,8 +136,7 @@ impl<const N: usize> Rest<N> {
             left &= left - 1;
             let address = addresses[lane];
             let entry = words.load((address >> 16) as usize);
-            let slot = if is_page(entry) { (address >> 8 & 0xff) as usize } else { 0 };
-            words.prefetch(offset(entry) + slot);
+            words.prefetch(next(entry, address));
             self.lanes[self.len % N] = (first + lane) as u8;
             self.entries[self.len % N] = entry;
             self.len += 1;
@@ -146,12 +148,20 @@ impl<const N: usize> Rest<N> {
     /// # Safety
     /// As for [`lookup`].
     #[inline]
-    unsafe fn finish(&self, words: &Words, addresses: &[u32], out: &mut [IdentityId]) {
-        let lanes =
-            || self.lanes.iter().map(|lane| usize::from(*lane)).zip(self.entries).take(self.len);
-        for (lane, entry) in lanes() {
-            if is_page(entry) {
-                let address = addresses[lane];
+    unsafe fn finish(&mut self, words: &Words, addresses: &[u32], out: &mut [IdentityId]) {
+        let lanes = self.lanes.iter().map(|lane| usize::from(*lane)).take(self.len);
+        for (lane, entry) in lanes.clone().zip(&mut self.entries) {
+            let address = addresses[lane];
+            if is_fan(*entry) {
+                // A line leads to a bucket now and then, which is fetched while others are searched.
+                // SAFETY: a fan has a line for each value of its bits.
+                *entry =
+                    unsafe { fan::search(words, line(*entry, address & 0xffff), address & 0xffff) };
+                if is_bucket(*entry) {
+                    words.prefetch(offset(*entry));
+                }
+            } else if is_page(*entry) {
+                let entry = *entry;
                 let at = offset(entry) + (address >> 8 & 0xff) as usize;
                 // SAFETY: a page has an entry for each value of a byte.
                 let below = unsafe { words.load_unchecked(at) };
@@ -159,7 +169,7 @@ impl<const N: usize> Rest<N> {
                 words.prefetch(offset(below) + slot);
             }
         }
-        for (lane, entry) in lanes() {
+        for (lane, entry) in lanes.zip(self.entries) {
             // SAFETY: as the caller promises.
             out[lane] = unsafe { finish(words, addresses[lane], entry) };
         }
@@ -200,11 +210,30 @@ unsafe fn walk(words: &Words, mut rest: u32, mut entry: u32) -> u32 {
             rest <<= 8;
         } else if entry >= WIDE {
             // SAFETY: a wide page has an entry for each value of the last 16 bits.
-            return unsafe { words.load_unchecked(at + (rest >> 16) as usize) };
+            return unsafe { words.load_unchecked(wide_offset(entry) + (rest >> 16) as usize) };
+        } else if is_fan(entry) {
+            // SAFETY: a fan has a line for each value of its bits.
+            entry = unsafe { fan::search(words, line(entry, rest >> 16), rest >> 16) };
+            if !is_bucket(entry) {
+                return entry;
+            }
         } else {
             return entry;
         }
     }
+}
+
+/// What is read next for an entry of the root.
+#[inline]
+fn next(entry: u32, address: u32) -> usize {
+    let page = if is_page(entry) { (address >> 8 & 0xff) as usize } else { 0 };
+    if is_fan(entry) { line(entry, address & 0xffff) } else { offset(entry) + page }
+}
+
+/// The line of a fan for the 16 bits `low` of an address.
+#[inline]
+fn line(entry: u32, low: u32) -> usize {
+    fan_offset(entry) + fan::line_of(fan_bits(entry), low) * LINE
 }
 
 /// Identities that stand elsewhere, and answers that a level above gives.
@@ -244,18 +273,22 @@ unsafe fn walk_defaults(words: &Words, address: u32) -> u32 {
     let mut best = MISS;
     loop {
         let entry = words.load(at);
-        let slot = if is_page(entry) {
-            rest >> 24
+        let (run, slot) = if is_page(entry) {
+            (offset(entry), rest >> 24)
         } else if entry >= WIDE {
-            rest >> 16
+            (wide_offset(entry), rest >> 16)
         } else {
+            if is_fan(entry) {
+                let default = words.load(fan_offset(entry) - DEFAULT);
+                best = if default == MISS { best } else { default };
+            }
             // SAFETY: as the caller promises.
             let code = unsafe { walk(words, rest, entry) };
             return if code == MISS { best } else { code };
         };
-        let default = words.load(offset(entry) - DEFAULT);
+        let default = words.load(run - DEFAULT);
         best = if default == MISS { best } else { default };
-        at = offset(entry) + slot as usize;
+        at = run + slot as usize;
         rest <<= 8;
     }
 }

@@ -40,11 +40,16 @@ mod huge_pages {
     pub(super) fn advise(_memory: *mut u8, _len: usize) {}
 }
 
+/// Words of a cache line, which the first word begins.
+const LINE: usize = 16;
+
 /// A fixed run of words, all zero at first. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Words {
-    /// The first word of `owner`.
+    /// Word number `skipped` of `owner`.
     base: NonNull<AtomicU32>,
+    /// Less than [`LINE`]; so many more words `owner` has than are used.
+    skipped: usize,
     owner: Arc<Box<[AtomicU32]>>,
 }
 
@@ -57,7 +62,7 @@ impl Words {
     /// `len` words of zero. Not resident until written.
     #[cfg(not(loom))]
     pub(crate) fn zeroed(len: usize) -> Self {
-        let zeroed: Box<[u32]> = vec![0; len].into_boxed_slice();
+        let zeroed: Box<[u32]> = vec![0; len + LINE].into_boxed_slice();
         let raw = Box::into_raw(zeroed) as *mut [AtomicU32];
         huge_pages::advise(raw.cast(), len * size_of::<AtomicU32>());
         // SAFETY: `raw` comes from the box above, and AtomicU32 has the size, alignment and bit
@@ -68,16 +73,22 @@ impl Words {
     /// `len` words of zero.
     #[cfg(loom)]
     pub(crate) fn zeroed(len: usize) -> Self {
-        Self::owning((0..len).map(|_| AtomicU32::new(0)).collect())
+        Self::owning((0..len + LINE).map(|_| AtomicU32::new(0)).collect())
     }
 
     fn owning(words: Box<[AtomicU32]>) -> Self {
         let owner = Arc::new(words);
-        Self { base: NonNull::from(&**owner).cast(), owner }
+        let skipped = owner.as_ptr().align_offset(LINE * size_of::<u32>()) % LINE;
+        let base = NonNull::from(&owner[skipped..]).cast();
+        Self { base, skipped, owner }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.owner.len()
+        self.owner.len() - LINE
+    }
+
+    fn words(&self) -> &[AtomicU32] {
+        &self.owner[self.skipped..self.owner.len() - LINE + self.skipped]
     }
 
     /// Whether both are the same memory.
@@ -88,13 +99,15 @@ impl Words {
     /// The word at `at`; what was stored before it was stored is seen too.
     #[inline]
     pub(crate) fn load(&self, at: usize) -> u32 {
-        self.owner[at].load(Ordering::Acquire)
+        assert!(at < self.len(), "word {at} of {}", self.len());
+        // SAFETY: just seen.
+        unsafe { self.load_unchecked(at) }
     }
 
     /// Sets the word at `at`, and with it publishes everything stored before.
     #[inline]
     pub(crate) fn store(&self, at: usize, value: u32) {
-        self.owner[at].store(value, Ordering::Release);
+        self.words()[at].store(value, Ordering::Release);
     }
 
     /// As [`Words::load`], without the bounds check.
@@ -141,10 +154,19 @@ impl Words {
         let _ = at;
     }
 
+    /// Copies `len` words from `from` on to where `to` begins, where nobody looks yet: what is stored
+    /// next publishes them.
+    pub(crate) fn copy(&self, from: usize, to: usize, len: usize) {
+        let words = self.words();
+        for (to, from) in words[to..to + len].iter().zip(&words[from..from + len]) {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
     /// A copy with room for `len` words, of which the first `used` come from here.
     pub(crate) fn grown(&self, len: usize, used: usize) -> Self {
         let copy = Self::zeroed(len);
-        for (to, from) in copy.owner.iter().zip(&self.owner[..used]) {
+        for (to, from) in copy.words().iter().zip(&self.words()[..used]) {
             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }
         copy
