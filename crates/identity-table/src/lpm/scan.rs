@@ -78,10 +78,11 @@ impl Scan<'_> {
                 self.out.drain(begin..begin + seen);
             }
             Entry::Fan(at, bits) => {
-                let begin = out.len();
-                self.decode_fan(at, bits, base, out);
-                let seen = out[begin..].iter().take_while(|item| item.key < from).count();
-                out.drain(begin..begin + seen);
+                let begin = self.out.len();
+                self.trie.decode_fan(at, bits, base, self.out);
+                let seen = self.out[begin..].iter().take_while(|item| item.key < from).count();
+                self.work += (self.out.len() - begin) * SLOTS;
+                self.out.drain(begin..begin + seen);
             }
             Entry::Page(at) => {
                 let (depth, base) =
