@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use ipnet::IpNet;
 use parking_lot::{Mutex, RwLock};
 use portcullis_dataplane::port::xdp::{self, LinkState, Obtained};
+use portcullis_dataplane::topology::Wire;
 use portcullis_dataplane::worker::{Handle, Worker};
 use portcullis_identity_table::endpoint::ClusterState;
 use portcullis_policy::model::PolicySet;
@@ -44,7 +45,7 @@ pub struct Firewall {
 #[derive(Debug)]
 struct Running {
     handle: Handle,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Vec<Wire>>>,
     cpu: Option<usize>,
 }
 
@@ -329,13 +330,28 @@ impl Drop for Firewall {
         for worker in &self.workers {
             worker.handle.stop();
         }
-        for worker in &mut self.workers {
-            if let Some(thread) = worker.thread.take() {
-                // A worker that died has nothing more to tell.
-                let _ = thread.join();
-            }
-        }
+        let threads = self.workers.iter_mut().filter_map(|worker| worker.thread.take());
+        // A worker that died has nothing more to tell.
+        let wires = threads.filter_map(|thread| thread.join().ok()).flatten().collect();
+        drop_together(wires);
+        drop_together(std::mem::take(self.wires.get_mut()));
     }
+}
+
+/// Drops all of them on a few threads: the kernel waits tens of milliseconds for each, and can do so
+/// for many at once.
+fn drop_together<T: Send>(mut all: Vec<T>) {
+    const THREADS: usize = 16;
+    let share = all.len().div_ceil(THREADS).max(1);
+    std::thread::scope(|scope| {
+        while all.len() > share {
+            let part = all.split_off(all.len() - share);
+            let thread = std::thread::Builder::new().name("portcullis".into());
+            // Without a thread it is dropped here.
+            let _ = thread.spawn_scoped(scope, move || drop(part));
+        }
+        drop(all);
+    });
 }
 
 impl Running {
@@ -348,9 +364,8 @@ impl Running {
                 let pinned = cpu.map_or(Ok(()), affinity::pin);
                 let go_on = pinned.is_ok();
                 // Whoever started it has given up if it does not hear.
-                if started.send(pinned).is_ok() && go_on {
-                    drop(worker.run());
-                }
+                let go_on = started.send(pinned).is_ok() && go_on;
+                if go_on { worker.run().into_wires() } else { Vec::new() }
             })
             .map_err(|e| Error::System("cannot start a worker thread", e))?;
         let running = Self { handle, thread: Some(thread), cpu };

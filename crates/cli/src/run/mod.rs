@@ -32,6 +32,7 @@ pub(crate) use sinks::{Seen, Sinks};
 use socket::Server;
 use wake::{Wake, Wakes};
 use wires::Keeper;
+pub(crate) use wires::raise_descriptors;
 use zone::ZoneEntry;
 
 /// Flags of `portcullis run`.
@@ -107,6 +108,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Runs until told to stop.
 pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
+    raise_descriptors();
     let settings = Settings::merge(args.clone())?;
     let files = Files {
         cluster: settings.cluster.clone(),

@@ -84,6 +84,16 @@ pub(super) fn describe(port: &PortInfo) -> String {
     format!("{} {} ({} queues, MTU {})", port.name, port.mode, port.queues, port.mtu)
 }
 
+/// Lets this process have as many descriptors as it may: a wire of one queue takes about twenty, and many
+/// systems begin with 1,024.
+pub(crate) fn raise_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    // With fewer, the wire for which there is none is refused, and says so.
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
+}
+
 /// How often interfaces are asked after, and wires that are missing are tried again.
 const LOOK: Duration = Duration::from_secs(1);
 

@@ -188,6 +188,11 @@ impl Worker {
         Some(forwarder)
     }
 
+    /// Its wires, when it is not to run any more.
+    pub fn into_wires(self) -> Vec<Wire> {
+        self.wires.into_iter().flatten().map(|forwarder| forwarder.wire).collect()
+    }
+
     /// Receives, judges and forwards one batch from each port; answers how many frames came.
     /// [`Worker::run`] does it every [`Config::tick`], and with the wires that are awake all the
     /// time.

@@ -61,6 +61,10 @@ struct Report {
     full_load_in_bursts: Pair,
     /// Milliseconds to add a wire, without traffic.
     add_ms: Times,
+    /// Of these, the first 24 wires alone: see docs/performance/wire.md.
+    add_first_ms: Times,
+    /// Milliseconds to remove one, without traffic.
+    remove_ms: Times,
     /// How much a wire takes, in KiB.
     memory_kib_a_wire: Memory,
     /// Cores in use when nothing is sent, with one question a second after all interfaces.
@@ -110,6 +114,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     if !(0.01..=60.0).contains(&args.seconds) {
         return Err("error: --seconds: from 0.01 to 60".into());
     }
+    crate::run::raise_descriptors();
     let time = Duration::from_secs_f64(args.seconds);
     let mut one = Node::build(1, 0)?;
     let mut many = Node::build(args.wires, args.changes)?;
@@ -122,6 +127,11 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         added.push(many.add(wire)?);
     }
     let memory = Memory::now()?.since(&before, args.wires);
+    let mut removed = Vec::new();
+    for wire in args.wires..args.wires + args.changes {
+        many.add(wire)?;
+        removed.push(many.remove(wire)?);
+    }
     one.watch()?;
     many.watch()?;
 
@@ -155,7 +165,9 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         same_load: Pair::of(&runs[0], &runs[1]),
         full_load: Pair::of(&runs[2], &runs[3]),
         full_load_in_bursts: Pair::of(&runs[2], &runs[4]),
+        add_first_ms: Times::of(added.iter().copied().take(24).collect()),
         add_ms: Times::of(added),
+        remove_ms: Times::of(removed),
         memory_kib_a_wire: memory,
         idle_cores,
         changes_under_load: changes(&args, &many)?,

@@ -360,3 +360,85 @@ fn account(ports: &[QueuePort<Simulated>; 2], pool: &FramePool, batch: &Batch, c
     let held: usize = ports.iter().map(QueuePort::accounted).sum();
     assert_eq!(pool.available() + batch.len() + held, chunks as usize);
 }
+
+/// A wire that comes and goes.
+struct Coming {
+    ports: [QueuePort<Simulated>; 2],
+    kernels: [Kernel; 2],
+    pool: FramePool,
+    batch: Batch,
+}
+
+impl Coming {
+    const CHUNKS: u32 = 96;
+
+    fn new() -> Self {
+        let (ports, kernels, pool) = wire(Self::CHUNKS, RING);
+        Self { ports, kernels, pool, batch: Batch::new(24) }
+    }
+
+    fn step(&mut self, random: &mut Random, n: usize) {
+        let side = random.below(2);
+        match random.below(7) {
+            0 | 1 => drop(self.ports[side].receive(&mut self.pool, &mut self.batch)),
+            2 => drop(self.ports[side].transmit(&mut self.batch)),
+            3 => drop(self.ports[side].reclaim(&mut self.pool)),
+            4 => {
+                let piece = [n as u8; 90];
+                self.kernels[side].deliver(&[&piece[..]; 3][..1 + random.below(3)]);
+            }
+            5 => drop(self.kernels[side].send()),
+            _ => {
+                let part = random.below(self.batch.len() + 1);
+                for mut frame in self.batch.drain_front(part) {
+                    frame.more = false;
+                    assert!(self.pool.put(frame).is_none());
+                }
+            }
+        }
+    }
+}
+
+/// A million operations on wires of which one is added or removed every few hundred: every chunk of
+/// every wire is in exactly one place all the time, no wire's frames are another's, and the memory of
+/// a wire that left is given back whatever was on its way in it.
+#[test]
+fn wires_that_come_and_go_account_for_all_frames_and_give_their_memory_back() {
+    let operations = if cfg!(miri) { 2_000 } else { 1_000_000 };
+    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    let mut wires: Vec<Coming> = (0..4).map(|_| Coming::new()).collect();
+    let (mut came, mut went) = (0, 0);
+    for n in 0..operations {
+        match random.below(600) {
+            0 if wires.len() < 12 => {
+                wires.push(Coming::new());
+                came += 1;
+            }
+            1 if wires.len() > 1 => {
+                let place = random.below(wires.len());
+                let gone = wires.swap_remove(place);
+                account(&gone.ports, &gone.pool, &gone.batch, Coming::CHUNKS);
+                let memory = Arc::downgrade(gone.pool.umem());
+                drop(gone);
+                assert!(memory.upgrade().is_none(), "somebody still holds its memory");
+                went += 1;
+            }
+            _ => {
+                let count = wires.len();
+                let wire = &mut wires[random.below(count)];
+                wire.step(&mut random, n);
+                if n % 64 == 0 {
+                    account(&wire.ports, &wire.pool, &wire.batch, Coming::CHUNKS);
+                }
+            }
+        }
+    }
+    assert!(cfg!(miri) || (came > 500 && went > 500), "{came} came, {went} went");
+    for wire in &mut wires {
+        // A frame of one wire is nobody else's.
+        let mut other = Umem::heap(1, CHUNK);
+        let frame = other.take().unwrap();
+        assert!(wire.pool.put(frame).is_some());
+        account(&wire.ports, &wire.pool, &wire.batch, Coming::CHUNKS);
+    }
+}
