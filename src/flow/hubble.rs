@@ -146,6 +146,8 @@ fn drop_reason(reason: &str) -> (u32, &'static str) {
         | "tcp_out_of_window"
         | "tcp_invalid_reset"
         | "sctp_not_opening"
+        | "sctp_tag"
+        | "sctp_state"
         | "icmp_error_unrelated"
         | "icmp_unsolicited_reply" => (163, "UNKNOWN_CONNECTION_TRACKING_STATE"),
         "no_policy" => (165, "NO_CONFIGURATION_AVAILABLE_TO_PERFORM_POLICY_DECISION"),

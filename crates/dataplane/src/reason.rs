@@ -90,6 +90,10 @@ reasons! {
     TcpState = "tcp_state",
     /// An SCTP packet of no known association that does not open one.
     SctpNotOpening = "sctp_not_opening",
+    /// An SCTP packet with a verification tag that its association does not have.
+    SctpTag = "sctp_tag",
+    /// An SCTP packet whose chunks contradict each other or the state of its association.
+    SctpState = "sctp_state",
     /// An ICMP error that quotes no known connection.
     IcmpErrorUnrelated = "icmp_error_unrelated",
     /// An ICMP reply without a request.

@@ -229,6 +229,17 @@ proptest! {
                 prop_assert!(cut.is_err(), "{} of {}: {:?}", len, whole, cut);
             }
             match parse(&frame[..len], frame.len()) {
+                Ok(Packet::Ip(mut cut)) => {
+                    let whole = parse(&frame, frame.len());
+                    if let (Transport::Sctp(seen), Ok(Packet::Ip(whole))) = (&mut cut.transport, &whole)
+                        && let Transport::Sctp(all) = whole.transport
+                    {
+                        // Of the chunks, those that are there are seen.
+                        prop_assert_eq!(seen.chunks.0 & !all.chunks.0, 0);
+                        *seen = all;
+                    }
+                    prop_assert_eq!(Ok(Packet::Ip(cut)), whole);
+                }
                 Ok(packet) => prop_assert_eq!(Ok(packet), parse(&frame, frame.len())),
                 Err(reason) => prop_assert!(
                     matches!(reason, Reason::SplitHeaders | Reason::TruncatedEthernet), "{}", reason

@@ -9,7 +9,9 @@ use portcullis_dataplane::connection::{
     Config, Connection, Direction, Ended, Grant, Key, Limits, OnFull, OnPolicyChange, Probe,
     Protocol, Segment, Settled, SimpleTable, Table, Tracked,
 };
-use portcullis_dataplane::packet::{TcpFlags, TcpHeader, Tuple, Version, protocol};
+use portcullis_dataplane::packet::{
+    SctpChunks, SctpHeader, TcpFlags, TcpHeader, Tuple, Version, protocol,
+};
 use portcullis_dataplane::reason::Reason;
 use portcullis_dataplane::verdict::RuleId;
 use portcullis_identity_table::IdentityId;
@@ -62,6 +64,7 @@ enum Packet {
     Error { seq: Option<u8> },
     Request,
     Reply,
+    Sctp { tag: u8, initiate: u8, chunk: u8 },
 }
 
 fn packet() -> impl Strategy<Value = Packet> {
@@ -74,6 +77,8 @@ fn packet() -> impl Strategy<Value = Packet> {
                 flags, seq, ack, payload, window, scale,
             }),
         1 => proptest::option::of(0..4u8).prop_map(|seq| Packet::Error { seq }),
+        2 => (0..4u8, 0..4u8, 0..9u8)
+            .prop_map(|(tag, initiate, chunk)| Packet::Sctp { tag, initiate, chunk }),
         1 => Just(Packet::Request),
         1 => Just(Packet::Reply),
     ]
@@ -102,6 +107,7 @@ fn make_probe((client, back, packet): (u8, bool, Packet)) -> Probe {
             }
         }
         Packet::Request | Packet::Reply => protocol::ICMP,
+        Packet::Sctp { .. } => protocol::SCTP,
     };
     let there = tuple(version, client.into(), number);
     let base = if back { 5000 } else { 1000 };
@@ -124,6 +130,11 @@ fn make_probe((client, back, packet): (u8, bool, Packet)) -> Probe {
         Packet::Error { seq } => Segment::Error { seq: seq.map(|seq| base + u32::from(seq)) },
         Packet::Request => Segment::Request,
         Packet::Reply => Segment::Reply,
+        Packet::Sctp { tag, initiate, chunk } => Segment::Sctp(SctpHeader {
+            tag: tag.into(),
+            initiate: initiate.into(),
+            chunks: SctpChunks(1 << chunk),
+        }),
     };
     let mut probe = probe(&tuple, segment);
     match packet {
@@ -324,6 +335,54 @@ fn a_syn_flood_harms_only_who_floods() {
     // Answered handshakes and expired ones make room again.
     assert_eq!(table.expire(at(20_001), usize::MAX, |_| {}), 100);
     assert!(matches!(open(&table, 20_001, &syn(1), 666), Settled::Opened { .. }));
+}
+
+/// Half-open connections of many identities together are bounded too: TCP and SCTP, and nothing else.
+#[test]
+fn half_open_connections_are_bounded_over_all_identities() {
+    let mut config = Config::default();
+    config.limits.half_open_in_all = Some(10);
+    let table = Table::new(config).unwrap();
+    let opening = |client: u32| {
+        if client.is_multiple_of(2) {
+            let flags = TcpFlags(TcpFlags::SYN);
+            let header = TcpHeader { flags, header_len: 20, ..TcpHeader::default() };
+            probe(&tuple(Version::V4, client, protocol::TCP), Segment::Tcp(header, 0))
+        } else {
+            let chunks = SctpChunks(SctpChunks::INIT);
+            let header = SctpHeader { initiate: 5, chunks, ..SctpHeader::default() };
+            probe(&tuple(Version::V6, client, protocol::SCTP), Segment::Sctp(header))
+        }
+    };
+    for client in 0..20 {
+        let settled = open(&table, 0, &opening(client), client);
+        match settled {
+            Settled::Opened { .. } => assert!(client < 10),
+            other => {
+                assert_eq!(other, Settled::Dropped(Reason::HalfOpenLimit));
+                assert!(client >= 10);
+            }
+        }
+    }
+    assert!(matches!(open(&table, 0, &datagram(Version::V4, 1), 1), Settled::Opened { .. }));
+    // Finished handshakes make room: the association with client 1.
+    let back =
+        |client| probe(&tuple(Version::V6, client, protocol::SCTP).reversed(), Segment::Reply);
+    let sctp = |mut packet: Probe, tag, initiate, chunk| {
+        let chunks = SctpChunks(chunk);
+        packet.segment = Segment::Sctp(SctpHeader { tag, initiate, chunks });
+        packet
+    };
+    for packet in [
+        sctp(back(1), 5, 6, SctpChunks::INIT_ACK),
+        sctp(opening(1), 6, 0, SctpChunks::COOKIE_ECHO),
+        sctp(back(1), 5, 0, SctpChunks::COOKIE_ACK),
+    ] {
+        assert!(known(&table, 1, &packet), "{packet:?}");
+    }
+    assert!(matches!(open(&table, 1, &opening(30), 30), Settled::Opened { .. }));
+    assert_eq!(open(&table, 1, &opening(31), 31), Settled::Dropped(Reason::HalfOpenLimit));
+    assert_eq!(table.half_open(), 10);
 }
 
 /// Threads open, use and expire connections of few keys and many; afterwards nothing is lost, found

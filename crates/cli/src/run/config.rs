@@ -32,7 +32,8 @@
 //! stage: [next/]           # policies to judge beside, without effect
 //! packets:                 # all of it may be left out
 //!   connections: 262144    # room for so many at a time
-//!   limits: {connections: 10000, half-open: 500, new-per-second: 1000, burst: 2000}  # of each identity
+//!   limits: {connections: 10000, half-open: 500, new-per-second: 1000, burst: 2000}  # of each identity;
+//!                          # half-open-in-all: 10000 is of all together
 //!   tunnels:               # judged by what they carry
 //!     - {kind: vxlan, port: 4789, vni: 42, zone: 1}   # no vni: all of the port's; vxlan, geneve, ip
 //!   rates:                 # token buckets; packets beyond are dropped

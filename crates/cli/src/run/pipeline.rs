@@ -46,6 +46,8 @@ enum Kind {
 struct LimitEntry {
     connections: Option<u32>,
     half_open: Option<u32>,
+    /// Of all identities together.
+    half_open_in_all: Option<u32>,
     new_per_second: Option<u32>,
     /// New connections at once; as many as in a second unless said.
     burst: Option<u32>,
@@ -102,6 +104,7 @@ impl LimitEntry {
         let mut limits = Limits::default();
         limits.connections = self.connections;
         limits.half_open = self.half_open;
+        limits.half_open_in_all = self.half_open_in_all;
         limits.rate = match (self.new_per_second, self.burst) {
             (Some(per_second), burst) => {
                 Some(Rate { per_second, burst: burst.unwrap_or(per_second) })

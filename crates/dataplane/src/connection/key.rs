@@ -1,6 +1,8 @@
 //! Which connection a packet belongs to, and in which direction it goes.
 
-use crate::packet::{Headers, IcmpClass, TcpHeader, Transport, Tuple, Version, transport};
+use crate::packet::{
+    Headers, IcmpClass, SctpHeader, TcpHeader, Transport, Tuple, Version, transport,
+};
 use crate::reason::Reason;
 
 /// The key of a connection: the same for packets of both directions.
@@ -65,15 +67,15 @@ pub enum Segment {
     Tcp(TcpHeader, u16),
     /// A datagram: opens a connection, or goes on with one.
     Datagram,
-    /// Like a datagram, but opens nothing: an SCTP packet without INIT.
-    Continuation,
+    /// An SCTP packet.
+    Sctp(SctpHeader),
     /// A request: opens, and comes only from the end that opened.
     Request,
     /// A reply: comes only from the other end.
     Reply,
     /// An ICMP error about a packet of the connection.
     Error {
-        /// Sequence number quoted from a TCP segment.
+        /// Sequence number quoted from a TCP segment, verification tag from an SCTP packet.
         seq: Option<u32>,
     },
 }
@@ -162,11 +164,7 @@ impl Probe {
                 let payload = headers.l4_len.saturating_sub(tcp.header_len.into());
                 (Segment::Tcp(tcp, payload), Key::of(tuple))
             }
-            Transport::Sctp { chunk } => {
-                const INIT: u8 = 1;
-                let segment = if chunk == INIT { Segment::Datagram } else { Segment::Continuation };
-                (segment, Key::of(tuple))
-            }
+            Transport::Sctp(sctp) => (Segment::Sctp(sctp), Key::of(tuple)),
             Transport::Udp | Transport::Other => (Segment::Datagram, Key::of(tuple)),
             Transport::Icmp { kind, id, class, .. } => match class {
                 IcmpClass::Request => {
@@ -206,6 +204,7 @@ impl Probe {
         };
         let seq = match quoted.transport {
             Transport::Tcp(tcp) => Some(tcp.seq),
+            Transport::Sctp(sctp) => Some(sctp.tag),
             _ => None,
         };
         Ok(Self { key, direction, segment: Segment::Error { seq }, bytes: headers.ip_len() })

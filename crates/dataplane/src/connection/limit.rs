@@ -17,8 +17,11 @@ use crate::reason::Reason;
 pub struct Limits {
     /// Connections at a time.
     pub connections: Option<u32>,
-    /// TCP connections at a time whose handshake is not finished.
+    /// TCP connections and SCTP associations at a time whose handshake is not finished.
     pub half_open: Option<u32>,
+    /// The same of all identities together. Workers that open some at the same moment may exceed it
+    /// by one each.
+    pub half_open_in_all: Option<u32>,
     /// New connections.
     pub rate: Option<Rate>,
 }
@@ -82,7 +85,9 @@ const SHARDS: usize = 64;
 
 impl Quotas {
     pub(super) fn new(limits: Limits) -> Self {
-        let count = if limits == Limits::default() { 0 } else { SHARDS };
+        let Limits { connections, half_open, rate, half_open_in_all: _ } = limits;
+        let any = connections.is_some() || half_open.is_some() || rate.is_some();
+        let count = if any { SHARDS } else { 0 };
         Self { limits, shards: (0..count).map(|_| CachePadded::default()).collect() }
     }
 
@@ -166,7 +171,7 @@ mod tests {
 
     #[test]
     fn each_limit_stops_its_identity_only() {
-        let limits = Limits { connections: Some(3), half_open: Some(2), rate: None };
+        let limits = Limits { connections: Some(3), half_open: Some(2), ..Limits::default() };
         let quotas = Quotas::new(limits);
         let (one, other) = (IdentityId::new(300), IdentityId::new(301));
         assert_eq!(quotas.open(one, true, 0), Ok(()));

@@ -2,6 +2,7 @@
 
 pub mod key;
 pub mod limit;
+pub mod sctp;
 pub mod simple;
 pub mod snapshot;
 pub mod state;

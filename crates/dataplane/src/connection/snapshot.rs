@@ -9,6 +9,7 @@
 use std::io::{self, Read, Write};
 
 use super::key::Direction;
+use super::sctp::{Sctp, SctpPhase};
 use super::state::{Connection, Grant, Protocol, Traffic};
 use super::table::Table;
 use super::tcp::{Phase, Side, Tcp, pack_window, unpack_window};
@@ -17,7 +18,7 @@ use crate::clock::Time;
 use crate::packet::{Version, protocol};
 
 const MAGIC: [u8; 4] = *b"PCTS";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const RECORD: usize = 96;
 
 /// Why a file of connections was not read.
@@ -133,6 +134,12 @@ fn encode(now: u32, key: &Key, connection: &Connection) -> [u8; RECORD] {
     }
     let back = u8::from(connection.opened == Direction::BToA);
     match connection.protocol {
+        Protocol::Sctp(sctp) => {
+            put(&[back | u8::from(sctp.picked_up) << 1, sctp.phase as u8, 0, 0]);
+            for tag in sctp.tags.into_iter().chain(sctp.offered) {
+                put(&tag.to_le_bytes());
+            }
+        }
         Protocol::Datagram { answered } => put(&[back, u8::from(answered), 0, 0]),
         Protocol::Tcp(tcp) => {
             let [there, backwards] = &tcp.sides;
@@ -185,6 +192,14 @@ fn decode(now: u32, record: &[u8; RECORD]) -> Result<Ended, &'static str> {
         // Which flags were seen before the restart is not written.
         let picked_up = flags & 2 != 0;
         Protocol::Tcp(Tcp { phase: Phase::from_number(kind), sides, picked_up, flags: 0 })
+    } else if number == protocol::SCTP {
+        if kind > SctpPhase::Aborted as u8 || flags > 3 {
+            return Err("an SCTP state that is none");
+        }
+        let mut tags = || [fields.u32(), fields.u32()];
+        let (tags, offered) = (tags(), tags());
+        let phase = SctpPhase::from_number(kind);
+        Protocol::Sctp(Sctp { phase, tags, offered, picked_up: flags & 2 != 0 })
     } else {
         Protocol::Datagram { answered: kind != 0 }
     };

@@ -3,6 +3,7 @@
 use portcullis_identity_table::IdentityId;
 
 use super::key::{Direction, Key, Probe, Segment};
+use super::sctp::Sctp;
 use super::tcp::{Phase, Step, Tcp};
 use super::timeout::Timeouts;
 use crate::reason::Reason;
@@ -33,7 +34,9 @@ pub struct Traffic {
 pub enum Protocol {
     /// TCP.
     Tcp(Tcp),
-    /// UDP, SCTP, ICMP queries, protocols without ports.
+    /// SCTP.
+    Sctp(Sctp),
+    /// UDP, ICMP queries, protocols without ports.
     Datagram {
         /// The other end has answered.
         answered: bool,
@@ -52,12 +55,18 @@ impl Protocol {
             (Self::Tcp(state), Segment::Error { seq: Some(seq) }) if !state.sent(from, *seq) => {
                 Step::Invalid(Reason::IcmpErrorUnrelated)
             }
+            // Likewise (RFC 9260 section 10).
+            (Self::Sctp(state), Segment::Error { seq: Some(tag) }) if !state.sent(from, *tag) => {
+                Step::Invalid(Reason::IcmpErrorUnrelated)
+            }
             (_, Segment::Error { .. }) => Step::Pass,
             (Self::Datagram { answered }, _) => {
                 *answered |= from == 1;
                 Step::Pass
             }
             (Self::Tcp(_), _) => Step::Invalid(Reason::TcpState),
+            (Self::Sctp(state), Segment::Sctp(packet)) => state.step(from, packet),
+            (Self::Sctp(_), _) => Step::Invalid(Reason::SctpState),
         }
     }
 
@@ -66,15 +75,17 @@ impl Protocol {
     pub const fn timeout(&self, number: u8, timeouts: &Timeouts) -> u32 {
         match self {
             Self::Tcp(tcp) => timeouts.tcp(tcp.phase),
+            Self::Sctp(sctp) => timeouts.sctp(sctp.phase),
             Self::Datagram { answered } => timeouts.datagram(number, *answered),
         }
     }
 
-    /// Whether this is TCP and the handshake not finished.
+    /// Whether this is TCP or SCTP and the handshake not finished.
     #[inline]
     pub const fn half_open(&self) -> bool {
         match self {
             Self::Tcp(tcp) => tcp.phase.half_open(),
+            Self::Sctp(sctp) => sctp.phase.half_open(),
             Self::Datagram { .. } => false,
         }
     }
@@ -85,6 +96,7 @@ impl Protocol {
             Self::Tcp(tcp) => {
                 tcp.phase.half_open() || matches!(tcp.phase, Phase::TimeWait | Phase::Closed)
             }
+            Self::Sctp(sctp) => sctp.phase.half_open() || sctp.phase.over(),
             Self::Datagram { answered } => !*answered,
         }
     }
@@ -124,8 +136,7 @@ impl Connection {
         let protocol = match probe.segment {
             Segment::Tcp(tcp, payload) => Protocol::Tcp(Tcp::open(&tcp, payload, pick_up)?),
             Segment::Datagram | Segment::Request => Protocol::Datagram { answered: false },
-            Segment::Continuation if pick_up => Protocol::Datagram { answered: false },
-            Segment::Continuation => return Err(Reason::SctpNotOpening),
+            Segment::Sctp(packet) => Protocol::Sctp(Sctp::open(&packet, pick_up)?),
             Segment::Reply => return Err(Reason::IcmpUnsolicitedReply),
             Segment::Error { .. } => return Err(Reason::IcmpErrorUnrelated),
         };
@@ -163,7 +174,7 @@ impl Connection {
         idle(now, self.seen) >= self.timeout(key, timeouts)
     }
 
-    /// Whether it is TCP and its handshake not finished.
+    /// Whether it is TCP or SCTP and its handshake not finished.
     pub const fn half_open(&self) -> bool {
         self.protocol.half_open()
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::sctp::SctpPhase;
 use super::tcp::Phase;
 use crate::packet::protocol;
 
@@ -31,8 +32,14 @@ pub struct Timeouts {
     pub udp_unanswered: u32,
     /// UDP that goes both ways: 3 min (RFC 4787 REQ-5 wants at least 2).
     pub udp: u32,
-    /// SCTP: 2 h 4 min, unanswered 30 s.
+    /// SCTP, open and silent: 2 h 4 min.
     pub sctp: u32,
+    /// SCTP whose handshake is not finished: 30 s.
+    pub sctp_opening: u32,
+    /// SCTP that is being shut down: 30 s.
+    pub sctp_closing: u32,
+    /// SCTP that was aborted or shut down: 5 s.
+    pub sctp_closed: u32,
     /// ICMP queries: 30 s.
     pub icmp: u32,
     /// Other protocols: 10 min, unanswered 30 s.
@@ -52,6 +59,9 @@ impl Default for Timeouts {
             udp_unanswered: 30_000,
             udp: 180_000,
             sctp: 7_440_000,
+            sctp_opening: 30_000,
+            sctp_closing: 30_000,
+            sctp_closed: 5_000,
             icmp: 30_000,
             other: 600_000,
         }
@@ -62,8 +72,9 @@ impl Timeouts {
     /// The shortest of all, in milliseconds.
     pub fn shortest(&self) -> u32 {
         let tcp = (0..=6).map(|phase| self.tcp(Phase::from_number(phase))).min();
-        let others = [self.udp_unanswered, self.udp, self.sctp, self.icmp, self.other];
-        bounded(others.into_iter().chain(tcp).min().unwrap_or(0))
+        let sctp = (0..=5).map(|phase| self.sctp(SctpPhase::from_number(phase))).min();
+        let others = [self.udp_unanswered, self.udp, self.icmp, self.other];
+        bounded(others.into_iter().chain(tcp).chain(sctp).min().unwrap_or(0))
     }
 
     /// The timeout of a TCP connection in `phase`, in milliseconds.
@@ -81,12 +92,23 @@ impl Timeouts {
         bounded(timeout)
     }
 
+    /// The timeout of an SCTP association in `phase`, in milliseconds.
+    #[inline]
+    pub const fn sctp(&self, phase: SctpPhase) -> u32 {
+        let timeout = match phase {
+            SctpPhase::Opening | SctpPhase::Echoed => self.sctp_opening,
+            SctpPhase::Established => self.sctp,
+            SctpPhase::Closing => self.sctp_closing,
+            SctpPhase::Closed | SctpPhase::Aborted => self.sctp_closed,
+        };
+        bounded(timeout)
+    }
+
     /// The timeout of a connection of another protocol, in milliseconds.
     #[inline]
     pub const fn datagram(&self, protocol: u8, answered: bool) -> u32 {
         let timeout = match (protocol, answered) {
             (protocol::ICMP | protocol::ICMPV6, _) => self.icmp,
-            (protocol::SCTP, true) => self.sctp,
             (protocol::UDP, true) => self.udp,
             (_, true) => self.other,
             (_, false) => self.udp_unanswered,

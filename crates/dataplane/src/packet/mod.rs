@@ -7,12 +7,14 @@
 pub mod checksum;
 pub mod ethernet;
 pub mod ip;
+pub mod sctp;
 pub mod transport;
 pub mod tunnel;
 
 use crate::reason::Reason;
 pub use ethernet::{LinkHeader, parse_link};
 pub use ip::Fragment;
+pub use sctp::{SctpChunks, SctpHeader};
 pub use transport::{IcmpClass, TcpFlags, TcpHeader, Transport};
 pub use tunnel::{Encapsulation, Tunnel, TunnelError, Tunnels};
 

@@ -1,7 +1,7 @@
 //! TCP (RFC 9293), UDP (RFC 768), SCTP (RFC 9260), ICMP (RFC 792) and ICMPv6 (RFC 4443).
 
 use super::ip::truncation;
-use super::{Headers, Version, be16, be32, protocol};
+use super::{Headers, SctpHeader, Version, be16, be32, protocol};
 use crate::reason::Reason;
 
 /// What the transport header says.
@@ -11,11 +11,8 @@ pub enum Transport {
     Tcp(TcpHeader),
     /// UDP.
     Udp,
-    /// SCTP; the type of the first chunk.
-    Sctp {
-        /// Type of the first chunk; 255 if there is none.
-        chunk: u8,
-    },
+    /// SCTP.
+    Sctp(SctpHeader),
     /// ICMP or ICMPv6.
     Icmp {
         /// Message type.
@@ -162,10 +159,13 @@ fn parse_header(data: &[u8], wire_len: usize, headers: &mut Headers) -> Result<(
             ports(header, &mut headers.tuple);
         }
         (protocol::SCTP, _) => {
-            let header = need(l4_len.clamp(12, 13))?;
-            let chunk = header.get(12).copied().unwrap_or(255);
-            headers.transport = Transport::Sctp { chunk };
+            // The first chunk's beginning too, with an initiate tag; those behind a buffer's end are
+            // not seen.
+            let header = need(l4_len.clamp(12, 20))?;
             ports(header, &mut headers.tuple);
+            let end = data.len().min(at + l4_len);
+            let packet = data.get(at..end).unwrap_or_default();
+            headers.transport = Transport::Sctp(SctpHeader::read(packet));
         }
         (protocol::ICMP, Version::V4) | (protocol::ICMPV6, Version::V6) => {
             let header = need(8)?;
@@ -245,7 +245,10 @@ pub fn quoted(data: &[u8], icmp_at: usize, version: Version) -> Option<Headers> 
                 Transport::Tcp(TcpHeader { seq: be32(data, l4 + 4)?, ..TcpHeader::default() });
         }
         (protocol::UDP, _) => headers.transport = Transport::Udp,
-        (protocol::SCTP, _) => headers.transport = Transport::Sctp { chunk: 255 },
+        (protocol::SCTP, _) => {
+            let tag = be32(data, l4 + 4)?;
+            headers.transport = Transport::Sctp(SctpHeader { tag, ..SctpHeader::default() });
+        }
         (protocol::ICMP, Version::V4) | (protocol::ICMPV6, Version::V6) => {
             let class = icmp_class(version, *data.get(l4)?);
             if matches!(class, IcmpClass::Error | IcmpClass::Other) {

@@ -4,6 +4,7 @@ use portcullis_identity_table::IdentityId;
 
 use super::engine::{Published, Snapshot};
 use crate::clock::Time;
+use crate::connection::sctp::SctpPhase;
 use crate::connection::state::idle;
 use crate::connection::tcp::Phase;
 use crate::connection::{Direction, Ended, Grant, Key, Probe, Protocol, Segment};
@@ -217,6 +218,11 @@ fn over(connection: &crate::connection::Connection) -> Close {
             Phase::Closed => Close::Reset,
             _ => Close::Timeout,
         },
+        Protocol::Sctp(sctp) => match sctp.phase {
+            SctpPhase::Closing | SctpPhase::Closed => Close::Fin,
+            SctpPhase::Aborted => Close::Reset,
+            _ => Close::Timeout,
+        },
         Protocol::Datagram { .. } => Close::Timeout,
     }
 }
@@ -250,7 +256,7 @@ fn end_event(now: Time, ended: &Ended, reason: Option<Reason>, close: Close) -> 
     }
     let tcp_flags = match connection.protocol {
         Protocol::Tcp(tcp) => tcp.flags,
-        Protocol::Datagram { .. } => 0,
+        Protocol::Sctp(_) | Protocol::Datagram { .. } => 0,
     };
     let age = (now.as_millis() as u32).wrapping_sub(connection.created);
     let idle = idle(now.as_millis() as u32, connection.seen);

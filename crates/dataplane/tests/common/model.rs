@@ -5,6 +5,7 @@
 //! about one flow at a time. The pipeline gets the same packets in batches cut at will. Both must
 //! agree on every packet.
 
+use std::collections::HashMap;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
@@ -12,10 +13,15 @@ use portcullis_dataplane::clock::Time;
 use portcullis_dataplane::connection::{
     Direction, Grant, OnPolicyChange, Probe, Role, Segment, Settled, SimpleTable, Tracked,
 };
+use portcullis_dataplane::frame::{FramePool, Umem};
+use portcullis_dataplane::mirror::{Filter, Mirror};
 use portcullis_dataplane::packet::{
     Encapsulation, Headers, Packet, Transport, Tunnel, Tunnels, Version, checksum, parse, protocol,
 };
-use portcullis_dataplane::pipeline::{Config, Engine, Input, Judgement, Lane, Snapshot, reject};
+use portcullis_dataplane::pipeline::{
+    Config, Engine, Input, Judgement, Lane, PacketRate, RateLimits, Snapshot, Unit, reject,
+};
+use portcullis_dataplane::port::memory::{MemoryEnd, MemoryPort};
 use portcullis_dataplane::reason::Reason;
 use portcullis_dataplane::verdict::{Decision, Flow, Identify, Policy, RuleId, Verdict};
 use portcullis_identity_table::IdentityId;
@@ -74,6 +80,32 @@ struct Model {
     connections: SimpleTable,
     policy: u32,
     tunnels: Tunnels,
+    /// Packets that each identity may still send, while that is limited.
+    tokens: Option<HashMap<IdentityId, Tokens>>,
+}
+
+/// A token bucket of the obvious sort, in billionths of tokens.
+#[derive(Clone, Copy)]
+struct Tokens {
+    left: u128,
+    at: u64,
+}
+
+/// What identities are limited to: it divides a second.
+const RATE: PacketRate = PacketRate { unit: Unit::Packets, per_second: 1000, burst: 5 };
+
+impl Tokens {
+    const WHOLE: u128 = 1_000_000_000;
+    const FULL: Self = Self { left: RATE.burst as u128 * Self::WHOLE, at: 0 };
+
+    fn take(&mut self, now: u64) -> bool {
+        let back = u128::from(now - self.at) * u128::from(RATE.per_second);
+        self.left = (self.left + back).min(Self::FULL.left);
+        self.at = now;
+        let enough = self.left >= Self::WHOLE;
+        self.left -= if enough { Self::WHOLE } else { 0 };
+        enough
+    }
 }
 
 /// What zone 1 decides differs from what zone 0 decides.
@@ -81,31 +113,37 @@ const OF_ZONE: u32 = 0x8000_0000;
 
 impl Model {
     /// What becomes of one packet. `None`: a later fragment, which the model does not follow.
-    fn judge(&self, now: Time, frame: &[u8]) -> Option<Result<(), Reason>> {
+    fn judge(&self, now: Time, frame: &[u8]) -> Option<Result<Option<Grant>, Reason>> {
         let headers = match self.tunnels.parse(frame, frame.len()) {
             Err(reason) => return Some(Err(reason)),
-            Ok(Packet::Arp) => return Some(Ok(())),
+            Ok(Packet::Arp) => return Some(Ok(None)),
             Ok(Packet::Other(_)) => return Some(Err(Reason::NonIp)),
             Ok(Packet::Ip(headers)) => headers,
         };
         if headers.is_neighbour_discovery() {
-            return Some(Ok(()));
+            return Some(Ok(None));
         }
         if headers.fragment.is_some_and(|fragment| fragment.offset > 0) {
             return None;
         }
         Some(match Probe::of(frame, &headers) {
             Err(reason) => Err(reason),
-            Ok(Role::Alone) => self.decide(headers.tuple.zone, &alone(&headers)).map(|_| ()),
-            Ok(Role::Member(probe)) => self.member(now, &probe, &headers),
+            Ok(Role::Alone) => self.decide(headers.tuple.zone, &alone(&headers)).map(Some),
+            Ok(Role::Member(probe)) => self.member(now, &probe, &headers).map(Some),
         })
     }
 
-    fn member(&self, now: Time, probe: &Probe, headers: &Headers) -> Result<(), Reason> {
+    /// Whether a packet that passes by this grant is within its opener's rate.
+    fn within_rate(&mut self, now: Time, grant: Option<Grant>) -> bool {
+        let (Some(tokens), Some(grant)) = (&mut self.tokens, grant) else { return true };
+        tokens.entry(grant.source).or_insert(Tokens::FULL).take(now.as_nanos())
+    }
+
+    fn member(&self, now: Time, probe: &Probe, headers: &Headers) -> Result<Grant, Reason> {
         let mut tracked = [Tracked::Invalid(Reason::NoPolicy)];
         self.connections.track(now, self.policy, std::slice::from_ref(probe), &mut tracked);
         let mut opened = match tracked[0] {
-            Tracked::Member { .. } => return Ok(()),
+            Tracked::Member { grant } => return Ok(grant),
             Tracked::Invalid(reason) => return Err(reason),
             Tracked::Judge { opened } => opened,
         };
@@ -113,9 +151,9 @@ impl Model {
             let decision = self.decide(probe.key.zone, &flow(probe, opened, headers));
             let ended = &mut None;
             match self.connections.settle(now, self.policy, probe, opened, decision, ended) {
-                Settled::Opened { .. } | Settled::Member { .. } | Settled::Renewed { .. } => {
-                    return Ok(());
-                }
+                Settled::Opened { grant }
+                | Settled::Member { grant }
+                | Settled::Renewed { grant, .. } => return Ok(grant),
                 Settled::Dropped(reason) => return Err(reason),
                 Settled::Again { opened: again } => opened = again,
             }
@@ -218,6 +256,7 @@ fn packet(bytes: &mut Bytes<'_>) -> Vec<u8> {
     let l4 = match number {
         protocol::TCP => tcp(bytes),
         protocol::ICMP | protocol::ICMPV6 => icmp(bytes, v6, source),
+        protocol::SCTP => sctp(bytes),
         _ => {
             let ports = [bytes.below(2), bytes.below(2)];
             let mut l4 = vec![0, ports[0], 0, ports[1], 0, 20, 0, 0, 0, 0, 0, 0];
@@ -301,14 +340,27 @@ fn tcp(bytes: &mut Bytes<'_>) -> Vec<u8> {
     out
 }
 
+/// One chunk or two, with tags that others may have offered.
+fn sctp(bytes: &mut Bytes<'_>) -> Vec<u8> {
+    let ports = [bytes.below(2), bytes.below(2)];
+    let mut out = vec![0, ports[0], 0, ports[1], 0, 0, 0, bytes.below(4), 0, 0, 0, 0];
+    for _ in 0..1 + bytes.below(8) / 7 {
+        let kind = bytes.pick(&[1, 1, 2, 2, 10, 11, 0, 0, 6, 7, 8, 14, 4]);
+        out.extend([kind, bytes.below(8) / 7, 0, 8, 0, 0, 0, bytes.below(4)]);
+    }
+    out
+}
+
 fn icmp(bytes: &mut Bytes<'_>, v6: bool, source: u8) -> Vec<u8> {
     let kinds = if v6 { [128, 129, 1, 135, 134] } else { [8, 0, 3, 13, 9] };
     let kind = bytes.pick(&kinds);
     let mut out = vec![kind, bytes.below(2), 0, 0, 0, bytes.below(2), 0, 0];
     if matches!((v6, kind), (true, 1) | (false, 3)) {
         // Quotes something that somebody may have sent.
-        let number = bytes.pick(&[protocol::TCP, protocol::UDP]);
-        let l4 = [0, bytes.below(2), 0, bytes.below(2), 0, 8, 0, bytes.below(6)];
+        let number = bytes.pick(&[protocol::TCP, protocol::UDP, protocol::SCTP]);
+        // A UDP length, or the end of a number that somebody may have sent.
+        let high = if number == protocol::UDP { 8 } else { 0 };
+        let l4 = [0, bytes.below(2), 0, bytes.below(2), 0, high, 0, bytes.below(6)];
         let receiver = bytes.below(3);
         out.extend(&ip(v6, receiver, source, number, &l4, None)[2..]);
     }
@@ -329,9 +381,10 @@ pub fn run(data: &[u8]) {
         bytes.pick(&[OnPolicyChange::Keep, OnPolicyChange::Rejudge, OnPolicyChange::Cut]);
     config.tunnels = tunnels();
     let connections = SimpleTable::new(config.connections);
-    let mut model = Model { connections, policy: 0, tunnels: tunnels() };
+    let mut model = Model { connections, policy: 0, tunnels: tunnels(), tokens: None };
     let engine = Arc::new(Engine::new(config).expect("memory"));
     let mut lane = Lane::new(Arc::clone(&engine));
+    let mut monitor = Monitor::new(&mut lane);
     let publish = |version| {
         let snapshot =
             |version| Snapshot { identities: Arc::new(LastByte), policy: Arc::new(Mixed(version)) };
@@ -344,11 +397,11 @@ pub fn run(data: &[u8]) {
     while !bytes.0.is_empty() {
         match bytes.below(16) {
             0 => {
-                flush(&mut lane, &model, now, &mut batch);
+                flush(&mut lane, &mut model, &mut monitor, now, &mut batch);
                 now += u64::from(bytes.next()) << bytes.below(32);
             }
             1 => {
-                flush(&mut lane, &model, now, &mut batch);
+                flush(&mut lane, &mut model, &mut monitor, now, &mut batch);
                 model.policy += 1;
                 publish(model.policy);
             }
@@ -358,26 +411,87 @@ pub fn run(data: &[u8]) {
                 batch.push(raw.to_vec());
                 bytes.0 = rest;
             }
-            3 => flush(&mut lane, &model, now, &mut batch),
+            3 => flush(&mut lane, &mut model, &mut monitor, now, &mut batch),
             4 => {
                 let at = Time::from_nanos(now);
                 lane.expire(at, usize::MAX);
                 model.connections.expire(at, |_| {});
             }
+            5 => {
+                flush(&mut lane, &mut model, &mut monitor, now, &mut batch);
+                let mut limits = RateLimits::default();
+                limits.identity = (bytes.below(2) == 1).then_some(RATE);
+                model.tokens = limits.identity.map(|_| HashMap::new());
+                engine.limit_rates(limits);
+            }
+            6 => {
+                flush(&mut lane, &mut model, &mut monitor, now, &mut batch);
+                let all = [Verdict::Allow, Verdict::Deny, Verdict::Reject];
+                let chosen = bytes.next();
+                monitor.verdicts =
+                    (0..3).filter(|bit| chosen >> bit & 1 != 0).map(|bit| all[bit]).collect();
+                let mut filter = Filter::default();
+                filter.verdicts.clone_from(&monitor.verdicts);
+                engine.mirror((!monitor.verdicts.is_empty()).then_some(filter));
+            }
             _ => batch.push(packet(&mut bytes)),
         }
         if batch.len() == 64 {
-            flush(&mut lane, &model, now, &mut batch);
+            flush(&mut lane, &mut model, &mut monitor, now, &mut batch);
         }
     }
-    flush(&mut lane, &model, now, &mut batch);
+    flush(&mut lane, &mut model, &mut monitor, now, &mut batch);
     let at = Time::from_nanos(now + (1 << 50));
     lane.expire(at, usize::MAX);
     assert_eq!(engine.connections(), 0, "connections that nothing ends");
 }
 
+/// Who gets copies, and of what.
+struct Monitor {
+    end: MemoryEnd,
+    verdicts: Vec<Verdict>,
+    /// Where packets to be copied lie.
+    pool: FramePool,
+}
+
+/// Copies of one batch that there is room for.
+const COPIES: u32 = 16;
+
+impl Monitor {
+    fn new(lane: &mut Lane) -> Self {
+        let pool = Umem::heap(COPIES, 2048);
+        let (port, end) = MemoryPort::new(pool.umem()).expect("descriptors");
+        lane.mirror_to(Mirror::new(Box::new(port), pool, 9000));
+        Self { end, verdicts: Vec::new(), pool: Umem::heap(64, 2048) }
+    }
+
+    /// Exactly the packets with the verdicts asked for are copied, as they are and in order; of those
+    /// beyond what there is room for, none.
+    fn check(&mut self, lane: &mut Lane, batch: &[Vec<u8>], judgements: &[Judgement]) {
+        let frames: Vec<_> = batch.iter().map_while(|frame| self.pool.take_with(frame)).collect();
+        assert_eq!(frames.len(), batch.len());
+        let umem = Arc::clone(self.pool.umem());
+        lane.mirror(&umem, &frames, judgements);
+        for frame in frames {
+            assert!(self.pool.put(frame).is_none());
+        }
+        let wanted = batch.iter().zip(judgements);
+        let wanted = wanted.filter(|(_, of)| self.verdicts.contains(&of.verdict));
+        let copies: Vec<_> = std::iter::from_fn(|| self.end.receive()).collect();
+        let expected: Vec<_> =
+            wanted.map(|(frame, _)| frame.clone()).take(COPIES as usize).collect();
+        assert_eq!(copies, expected);
+    }
+}
+
 /// Judges a batch both ways.
-fn flush(lane: &mut Lane, model: &Model, now: u64, batch: &mut Vec<Vec<u8>>) {
+fn flush(
+    lane: &mut Lane,
+    model: &mut Model,
+    monitor: &mut Monitor,
+    now: u64,
+    batch: &mut Vec<Vec<u8>>,
+) {
     let now = Time::from_nanos(now);
     let inputs: Vec<_> = batch.iter().map(|frame| Input::new(frame)).collect();
     let mut out = [Judgement::default(); 64];
@@ -388,6 +502,10 @@ fn flush(lane: &mut Lane, model: &Model, now: u64, batch: &mut Vec<Vec<u8>>) {
         match model.judge(now, frame) {
             // What the pieces of a packet decide among each other is not the model's to know.
             Some(expected) if !is_about_fragments(found) => {
+                let expected = expected.and_then(|grant| match model.within_rate(now, grant) {
+                    true => Ok(()),
+                    false => Err(Reason::RateLimit),
+                });
                 assert_eq!(found, expected, "packet {n} of the batch: {frame:02x?}");
             }
             Some(_) | None => {}
@@ -396,6 +514,7 @@ fn flush(lane: &mut Lane, model: &Model, now: u64, batch: &mut Vec<Vec<u8>>) {
             check_answer(lane, now, n, frame);
         }
     }
+    monitor.check(lane, batch, &out);
     for held in lane.released() {
         assert!(held.len() > 14 + 20);
     }

@@ -314,6 +314,9 @@ impl Table {
                 };
                 let grant = connection.grant;
                 let over = locked.read();
+                if !over.half_open() && self.too_many_half_open(connection.half_open()) {
+                    return Some(Settled::Dropped(Reason::HalfOpenLimit));
+                }
                 self.quotas.end(over.grant.source, over.half_open());
                 if let Err(reason) = self.quotas.open(grant.source, connection.half_open(), now) {
                     self.quotas.adopt(over.grant.source, over.half_open());
@@ -344,6 +347,9 @@ impl Table {
         };
         let grant = connection.grant;
         let half_open = connection.half_open();
+        if self.too_many_half_open(half_open) {
+            return Some(Settled::Dropped(Reason::HalfOpenLimit));
+        }
         if let Err(reason) = self.quotas.open(grant.source, half_open, case.now) {
             return Some(Settled::Dropped(reason));
         }
@@ -365,6 +371,13 @@ impl Table {
             _ if ended.is_some() => Some(Settled::Again { opened: case.opened }),
             _ => None,
         }
+    }
+
+    /// Whether a connection that is to be half-open is one too many over all identities.
+    #[inline]
+    fn too_many_half_open(&self, half_open: bool) -> bool {
+        let limit = self.config.limits.half_open_in_all.filter(|_| half_open);
+        limit.is_some_and(|limit| self.half_open.load(Ordering::Relaxed) >= u64::from(limit))
     }
 
     /// Counts one more connection; if that is too many, another may have to go. `false`: no room.

@@ -12,6 +12,7 @@
 //! | KEY | flags and lock | last seen, ms |
 //! | +1 | generation | windows, 16 bits each |
 //! | +2, +3 | end of a side | highest end that it may reach |
+//! | +2, +3 of SCTP | tag of the opener | tag of the other end; in force, and offered |
 //! | +4 | packets from the opener | packets back |
 //! | +5 | bytes from the opener | bytes back |
 //!
@@ -25,6 +26,7 @@ use portcullis_identity_table::IdentityId;
 
 use super::memory::Zeroed;
 use super::sync::{AtomicU64, Ordering, acquire};
+use crate::connection::sctp::{Sctp, SctpPhase};
 use crate::connection::state::{Connection, Grant, Protocol, Traffic};
 use crate::connection::tcp::{Phase, Side, Step, Tcp, pack_window, unpack_window};
 use crate::connection::{Direction, Key, Probe, Segment};
@@ -42,6 +44,10 @@ const FIN: u32 = 9;
 const SCALE: u32 = 11;
 /// TCP flags seen: eight bits.
 const SEEN: u32 = 19;
+const SCTP: u64 = 1 << 27;
+
+/// What a protocol's state leaves as it is.
+const KEPT: u64 = 0xffff_ffff_0000_0000 | LOCK | LIVE | OPENED_BACK;
 
 /// The words of a key; IPv4 uses the first two.
 pub(super) type KeyWords = [u64; 5];
@@ -272,6 +278,9 @@ impl<'a, S: Slot> Locked<'a, S> {
     #[inline(always)]
     pub(super) fn protocol(&self) -> Protocol {
         if self.state & TCP == 0 {
+            if self.state & SCTP != 0 {
+                return Protocol::Sctp(self.sctp());
+            }
             return Protocol::Datagram { answered: self.state & ANSWERED != 0 };
         }
         let windows = high(self.word(1).load(Ordering::Relaxed));
@@ -292,6 +301,27 @@ impl<'a, S: Slot> Locked<'a, S> {
             picked_up: self.state & PICKED_UP != 0,
             flags: (self.state >> SEEN) as u8,
         })
+    }
+
+    #[cold]
+    fn sctp(&self) -> Sctp {
+        let tags = |word: u64| [low(word), high(word)];
+        Sctp {
+            phase: SctpPhase::from_number((self.state >> PHASE) as u8 & 7),
+            tags: tags(self.load(2)),
+            offered: tags(self.load(3)),
+            picked_up: self.state & PICKED_UP != 0,
+        }
+    }
+
+    #[cold]
+    fn set_sctp(&mut self, sctp: &Sctp) {
+        self.state = self.state & KEPT
+            | SCTP
+            | if sctp.picked_up { PICKED_UP } else { 0 }
+            | (sctp.phase as u64) << PHASE;
+        self.store(2, pair(sctp.tags[0], sctp.tags[1]));
+        self.store(3, pair(sctp.offered[0], sctp.offered[1]));
     }
 
     /// Takes a packet into account.
@@ -372,8 +402,8 @@ impl<'a, S: Slot> Locked<'a, S> {
 
     #[inline(always)]
     fn set_protocol(&mut self, protocol: &Protocol) {
-        const KEPT: u64 = 0xffff_ffff_0000_0000 | LOCK | LIVE | OPENED_BACK;
         match protocol {
+            Protocol::Sctp(sctp) => self.set_sctp(sctp),
             Protocol::Datagram { answered } => {
                 self.state = self.state & KEPT | if *answered { ANSWERED } else { 0 };
             }

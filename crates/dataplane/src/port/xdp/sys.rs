@@ -266,19 +266,22 @@ mod tests {
                     scope.spawn(|| link_state(socket, index).unwrap()).join().unwrap()
                 })
             };
-            let mut seen = vec![ask()];
+            // The state of the other end travels by a work queue of the kernel's.
+            let ask_until = |settled: &dyn Fn(LinkState) -> bool| {
+                for _ in 0..500 {
+                    if settled(ask()) {
+                        break;
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
+                ask()
+            };
+            let mut seen = vec![ask_until(&|state| state == LinkState::Up)];
             for change in ["link set t1 down", "link set t1 up", "link set t0 down", "link del t0"]
             {
                 assert!(ip(change));
-                // The state of the other end travels by a work queue of the kernel's.
                 let before = seen.last().copied();
-                for _ in 0..500 {
-                    std::thread::sleep(std::time::Duration::from_millis(10));
-                    if Some(ask()) != before {
-                        break;
-                    }
-                }
-                seen.push(ask());
+                seen.push(ask_until(&|state| Some(state) != before));
             }
             Some(seen)
         });
