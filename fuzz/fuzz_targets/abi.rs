@@ -870,6 +870,8 @@ impl Session<'_> {
             b: null(),
             name: start(&text),
             small_rings: self.input.byte(),
+            others: null(),
+            other_count: 0,
         };
         // SAFETY: the texts end with NUL or are NULL.
         let (status, other) = unsafe {

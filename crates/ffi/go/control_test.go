@@ -456,6 +456,26 @@ func TestFirewallBetweenNamespaces(t *testing.T) {
 	if changes, err := f.PortChanges(); err != nil || changes != nil {
 		t.Error(changes, err)
 	}
+	for _, pair := range [][2]string{{"pc", "hc"}, {"pd", "hd"}, {"pe", "he"}} {
+		ip("link", "add", pair[0], "type", "veth", "peer", "name", pair[1])
+	}
+	lan := portcullis.Link{A: "pc", B: "pd", Others: []string{"pe"}}
+	if err := f.AddWire(lan); !errors.Is(err, portcullis.BadValue) {
+		t.Error("a switch without a name: ", err)
+	}
+	lan.Name = "lan"
+	if err := f.AddWire(lan); err != nil {
+		t.Error(err)
+	}
+	if ports, err := f.Ports(); err != nil || len(ports) != 5 || ports[4].Name != "pe" || ports[4].Wire != "lan" {
+		t.Errorf("%+v, %v", ports, err)
+	}
+	if err := f.RemoveWire("lan"); err != nil {
+		t.Error(err)
+	}
+	if changes, err := f.PortChanges(); err != nil || changes != nil {
+		t.Error(changes, err)
+	}
 	ip("link", "set", "pb", "down")
 	changes, err := f.PortChanges()
 	if err != nil || len(changes) != 1 || changes[0].Name != "pb" || changes[0].State != portcullis.PortDown ||

@@ -95,6 +95,10 @@ type Link struct {
 	Name string // "A:B", or "A", if empty
 	// SmallRings: rings of 128 packets and 256 frames a queue, as becomes a link to one pod.
 	SmallRings bool
+	// Others are further interfaces, up to 64 in all: then all of them are a switch, which must have a
+	// Name. What comes in at one leaves, if allowed, at the one behind which its destination spoke
+	// last, and at all others if that is not known or means a group.
+	Others []string
 }
 
 // Firewall is an engine at work on wires. Methods may be called by any goroutines.
@@ -168,6 +172,11 @@ func (f *Firewall) AddWire(link Link) error {
 	wire.struct_size = C.sizeof_portcullis_wire
 	wire.a, wire.b, wire.name = a.text(link.A), a.optional(link.B), a.optional(link.Name)
 	wire.small_rings = flag(link.SmallRings)
+	wire.others = (**C.char)(a.alloc(len(link.Others), unsafe.Sizeof(wire.a)))
+	wire.other_count = C.size_t(len(link.Others))
+	for n, other := range link.Others {
+		unsafe.Slice(wire.others, len(link.Others))[n] = a.text(other)
+	}
 	return f.do("AddWire", &a, func(handle C.uintptr_t) C.int32_t {
 		return C.bridge_firewall_add_wire(handle, wire)
 	})

@@ -13,7 +13,7 @@
  * child may only exec.
  *
  * The library prints nothing, not even after a mistake of its own (portcullis_last_panic tells), unless
- * the process must end: out of memory. It touches no signal handlers, and its threads block signals.
+ * the process must end: out of memory, or a panic while one is handled. It touches no signal handlers, and its threads block signals.
  */
 
 #ifndef PORTCULLIS_H
@@ -1367,6 +1367,16 @@ typedef struct portcullis_wire {
    * 1: rings of 128 packets and 256 frames a queue, as becomes a link to one pod.
    */
   uint8_t small_rings;
+  /**
+   * Further interfaces, up to 64 in all: then all of them are a switch, which must have a `name`. What
+   * comes in at one leaves, if allowed, at the one behind which its destination spoke last, and at
+   * all others if that is not known or means a group.
+   */
+  const char *const *others;
+  /**
+   * How many.
+   */
+  size_t other_count;
 } portcullis_wire;
 
 #ifdef __cplusplus
@@ -2143,12 +2153,12 @@ int32_t portcullis_firewall_port_changes(const struct portcullis_firewall *firew
 /**
  * Opens the interfaces of a wire in the calling thread's network namespace and gives them to the
  * workers. Packets flow through it when this returns; those of other wires do not wait. Some
- * milliseconds. A wire of the same name, or with one of these interfaces, is replaced if one of its
- * interfaces has vanished; else it is `PORTCULLIS_INTERFACE`. If it fails nothing has changed, and the
+ * milliseconds. A wire of the same name, or with one of these interfaces, is replaced if it is of no
+ * use any more because interfaces of it have vanished; else it is `PORTCULLIS_INTERFACE`. If it fails nothing has changed, and the
  * firewall's error text says why. Any thread; one wire after the other.
  *
  * Undefined unless:
- * `wire` begins with its size, its texts are NUL-terminated.
+ * `wire` begins with its size, its texts are NUL-terminated, `others` has as many as it says.
  */
 int32_t portcullis_firewall_add_wire(const struct portcullis_firewall *firewall,
                                      const struct portcullis_wire *wire);

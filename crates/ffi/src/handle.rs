@@ -251,4 +251,24 @@ mod tests {
         assert_eq!(with::<Thing>(two, |_| Ok(())), PORTCULLIS_OK);
         assert_eq!(free::<Thing>(one), PORTCULLIS_OK);
     }
+
+    #[test]
+    fn a_panic_is_not_printed() {
+        // In a process of its own: the harness has a hook too.
+        if std::env::var_os("PORTCULLIS_PANIC").is_some() {
+            let thing = THINGS.insert(Thing(1)).unwrap();
+            let status = with::<Thing>(thing, |_| panic!("on purpose"));
+            // As a worker of a firewall would.
+            let worker = std::thread::Builder::new().name("portcullis".into());
+            let worker = worker.spawn(|| panic!("in a worker")).unwrap().join();
+            let well = status == PORTCULLIS_INTERNAL && worker.is_err();
+            std::process::exit(if well { 7 } else { 1 });
+        }
+        let name = "handle::tests::a_panic_is_not_printed";
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        let again = again.args(["--exact", name, "--nocapture"]).env("PORTCULLIS_PANIC", "1");
+        let output = again.output().unwrap();
+        assert_eq!(output.status.code(), Some(7));
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }

@@ -39,9 +39,14 @@ impl Running {
     }
 
     pub(super) fn add_wire(&self, wanted: &Wanted<'_>) -> Result<(), Failure> {
-        let wire = match wanted.b {
-            Some(b) => Topology::wire(wanted.a, b),
-            None => Topology::hairpin(wanted.a),
+        let wire = match (wanted.b, &wanted.others[..]) {
+            (None, _) => Topology::hairpin(wanted.a),
+            (Some(b), []) => Topology::wire(wanted.a, b),
+            (Some(b), others) => {
+                let all: Vec<&str> =
+                    [wanted.a, b].into_iter().chain(others.iter().copied()).collect();
+                Topology::switch(wanted.name.unwrap_or_default(), &all)
+            }
         };
         let wire = if wanted.small { wire.small() } else { wire };
         Ok(self.firewall.add_wire(match wanted.name {

@@ -7,6 +7,7 @@ use core::ffi::c_char;
 use super::{Running, portcullis_firewall};
 use crate::handle;
 use crate::raw::{self, Growable};
+use crate::status::{Failure, PORTCULLIS_BAD_VALUE};
 use crate::types::{flag, portcullis_prefix};
 
 /// Interfaces that belong together. Set all of it to zero, then `struct_size` to `sizeof`. Texts are
@@ -25,11 +26,17 @@ pub struct portcullis_wire {
     pub name: *const c_char,
     /// 1: rings of 128 packets and 256 frames a queue, as becomes a link to one pod.
     pub small_rings: u8,
+    /// Further interfaces, up to 64 in all: then all of them are a switch, which must have a `name`. What
+    /// comes in at one leaves, if allowed, at the one behind which its destination spoke last, and at
+    /// all others if that is not known or means a group.
+    pub others: *const *const c_char,
+    /// How many.
+    pub other_count: usize,
 }
 
 // SAFETY: `repr(C)`, the size first, integers and raw pointers only.
 unsafe impl Growable for portcullis_wire {
-    const FIRST: usize = core::mem::offset_of!(Self, small_rings) + 1;
+    const FIRST: usize = core::mem::offset_of!(Self, others);
 }
 
 /// What [`portcullis_wire`] says.
@@ -39,16 +46,17 @@ pub(super) struct Wanted<'a> {
     pub(super) b: Option<&'a str>,
     pub(super) name: Option<&'a str>,
     pub(super) small: bool,
+    pub(super) others: Vec<&'a str>,
 }
 
 /// Opens the interfaces of a wire in the calling thread's network namespace and gives them to the
 /// workers. Packets flow through it when this returns; those of other wires do not wait. Some
-/// milliseconds. A wire of the same name, or with one of these interfaces, is replaced if one of its
-/// interfaces has vanished; else it is `PORTCULLIS_INTERFACE`. If it fails nothing has changed, and the
+/// milliseconds. A wire of the same name, or with one of these interfaces, is replaced if it is of no
+/// use any more because interfaces of it have vanished; else it is `PORTCULLIS_INTERFACE`. If it fails nothing has changed, and the
 /// firewall's error text says why. Any thread; one wire after the other.
 ///
 /// # Safety
-/// `wire` begins with its size, its texts are NUL-terminated.
+/// `wire` begins with its size, its texts are NUL-terminated, `others` has as many as it says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn portcullis_firewall_add_wire(
     firewall: *const portcullis_firewall,
@@ -65,7 +73,17 @@ pub unsafe extern "C" fn portcullis_firewall_add_wire(
         // SAFETY: by this function's contract.
         let name = unsafe { raw::optional_text(wire.name) }?;
         let small = flag(wire.small_rings)?;
-        held.object.add_wire(&Wanted { a, b, name, small })
+        let mut others = Vec::new();
+        // SAFETY: by this function's contract.
+        for other in unsafe { raw::slice(wire.others, wire.other_count) }? {
+            // SAFETY: by this function's contract.
+            others.push(unsafe { raw::text(*other) }?);
+        }
+        if !others.is_empty() && (b.is_none() || name.is_none()) {
+            let text = "error: a switch needs `a`, `b` and a name";
+            return Err(Failure::new(PORTCULLIS_BAD_VALUE, text));
+        }
+        held.object.add_wire(&Wanted { a, b, name, small, others })
     })
 }
 
@@ -138,5 +156,7 @@ impl portcullis_wire {
         b: core::ptr::null(),
         name: core::ptr::null(),
         small_rings: 0,
+        others: core::ptr::null(),
+        other_count: 0,
     };
 }

@@ -153,6 +153,11 @@ static int add_wires(struct portcullis_firewall *firewall, const char *a, const 
     wire.small_rings = 2;
     STATUS(PORTCULLIS_BAD_VALUE, portcullis_firewall_add_wire(firewall, &wire));
     wire.small_rings = 1;
+    wire.other_count = 1;
+    STATUS(PORTCULLIS_NULL, portcullis_firewall_add_wire(firewall, &wire));
+    wire.others = &a;
+    STATUS(PORTCULLIS_BAD_VALUE, portcullis_firewall_add_wire(firewall, &wire)); /* no name */
+    wire.other_count = 0;
     if (portcullis_firewall_add_wire(firewall, &wire) != PORTCULLIS_OK) {
         OK(portcullis_firewall_error(firewall, text, sizeof text, NULL));
         fprintf(stderr, "%s\n", text);

@@ -1,7 +1,9 @@
 // Calls measures what judging through Go costs over judging through C: the same library judges the
 // same packets by the same policies, in turns, called by a loop in C and by a loop in Go.
 //
-//	crates/ffi/go/calls
+//	crates/ffi/go/calls [sets]
+//
+// With `sets`, what applying a million CIDRs and replacing them by others takes.
 //
 // One line of JSON for each packet size and batch size. The thread's own CPU time, medians of paired
 // rounds.
@@ -29,6 +31,29 @@ static portcullis_judge *new_judge(const char *cluster, size_t cluster_len, cons
 	    portcullis_judge_new(engine, &judge))
 		abort();
 	return judge;
+}
+
+// Replaces a set; answers the seconds that took.
+static double replace_set(portcullis_engine *engine, const portcullis_prefix *prefixes, size_t count) {
+	struct timespec start, end;
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	if (portcullis_engine_replace_set(engine, "GlobalNetworkSet//feed", prefixes, count))
+		abort();
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	return end.tv_sec - start.tv_sec + (end.tv_nsec - start.tv_nsec) / 1e9;
+}
+
+// Applies documents to a new engine; answers the seconds that took.
+static double apply_documents(portcullis_engine **engine, const char *policies, size_t len) {
+	portcullis_text p = {"feed", (const uint8_t *)policies, len};
+	struct timespec start, end;
+	if (portcullis_engine_new(NULL, engine))
+		abort();
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	if (portcullis_engine_apply(*engine, NULL, 0, &p, 1, NULL))
+		abort();
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	return end.tv_sec - start.tv_sec + (end.tv_nsec - start.tv_nsec) / 1e9;
 }
 
 // Judges all frames, each `size` bytes, `times` times; answers how many packets did not pass.
@@ -59,8 +84,12 @@ import (
 	"encoding/binary"
 	"fmt"
 	"log"
+	"net/netip"
+	"os"
 	"runtime"
 	"sort"
+	"strings"
+	"time"
 	"unsafe"
 
 	"portcullis"
@@ -90,9 +119,83 @@ const (
 func main() {
 	log.SetFlags(0)
 	runtime.LockOSThread()
+	if len(os.Args) > 1 && os.Args[1] == "sets" {
+		measureSets()
+		return
+	}
 	for _, size := range []int{64, 1500} {
 		measure(size)
 	}
+}
+
+// measureSets applies a million CIDRs as a document, and replaces them by another million, through C
+// and through Go in turns.
+func measureSets() {
+	const count, rounds = 1_000_000, 5
+	var feeds [2][]netip.Prefix
+	var inC [2]*C.portcullis_prefix
+	for n := range feeds {
+		feeds[n] = prefixes(count, uint32(n))
+		start := (*C.portcullis_prefix)(C.calloc(count, C.sizeof_portcullis_prefix))
+		for i, prefix := range feeds[n] {
+			c := &unsafe.Slice(start, count)[i]
+			c.address.family, c.length = 4, C.uint8_t(prefix.Bits())
+			for b, value := range prefix.Addr().As4() {
+				c.address.bytes[b] = C.uint8_t(value)
+			}
+		}
+		inC[n] = start
+	}
+	var text strings.Builder
+	text.WriteString("{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: feed, labels: {kind: threat}}, spec: {nets: [\n")
+	for _, prefix := range feeds[0] {
+		text.WriteString(prefix.String() + ",\n")
+	}
+	text.WriteString("]}}\n---\napiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: drop-threats}\n" +
+		"spec: {selector: all(), types: [Ingress], ingress: [{action: Deny, source: {selector: \"kind == 'threat'\"}}, {action: Allow}]}\n")
+	document := []byte(text.String())
+	shared := (*C.char)(C.CBytes(document))
+	var applied, replaced [2][]float64
+	for round := 0; round < rounds; round++ {
+		var peer *C.portcullis_engine
+		applied[0] = append(applied[0], float64(C.apply_documents(&peer, shared, C.size_t(len(document)))))
+		for n := range inC {
+			replaced[0] = append(replaced[0], float64(C.replace_set(peer, inC[1-n], count)))
+		}
+		C.portcullis_engine_free(peer)
+
+		engine, err := portcullis.New(portcullis.Config{})
+		must(err)
+		start := time.Now()
+		_, err = engine.Apply(nil, []portcullis.Document{{Name: "feed", Data: document}})
+		must(err)
+		applied[1] = append(applied[1], time.Since(start).Seconds())
+		for n := range feeds {
+			start = time.Now()
+			must(engine.ReplaceSet("GlobalNetworkSet//feed", feeds[1-n]))
+			replaced[1] = append(replaced[1], time.Since(start).Seconds())
+		}
+		must(engine.Close())
+	}
+	fmt.Printf(`{"cidrs":%d,"c_apply_s":%.3f,"go_apply_s":%.3f,"c_replace_s":%.3f,"go_replace_s":%.3f}`+"\n",
+		count, median(applied[0]), median(applied[1]), median(replaced[0]), median(replaced[1]))
+}
+
+// prefixes are all different: /24 to /32, as feeds are.
+func prefixes(count int, seed uint32) []netip.Prefix {
+	known := make(map[netip.Prefix]bool, count)
+	list := make([]netip.Prefix, 0, count)
+	for state := 2*seed + 1; len(list) < count; {
+		state = state*1664525 + 1013904223
+		var a [4]byte
+		binary.BigEndian.PutUint32(a[:], state)
+		prefix := netip.PrefixFrom(netip.AddrFrom4(a), 24+int(state>>7)%9).Masked()
+		if !known[prefix] {
+			known[prefix] = true
+			list = append(list, prefix)
+		}
+	}
+	return list
 }
 
 func measure(size int) {
