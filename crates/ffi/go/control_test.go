@@ -255,7 +255,7 @@ func TestStagedPoliciesAndRecords(t *testing.T) {
 	if _, err := e.NewRecorder(portcullis.RecorderConfig{Keep: "some"}); !errors.Is(err, portcullis.BadValue) {
 		t.Error(err)
 	}
-	recorder, err := e.NewRecorder(portcullis.RecorderConfig{Keep: "all", Update: -1})
+	recorder, err := e.NewRecorder(portcullis.RecorderConfig{Keep: "all", Update: -1, Denied: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
