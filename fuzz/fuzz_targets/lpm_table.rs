@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use libfuzzer_sys::fuzz_target;
 use portcullis_identity_table::reference::ReferenceTable;
-use portcullis_identity_table::{IdentityId, Prefix, Writer};
+use portcullis_identity_table::{IdentityId, Prefix, Replacement, Writer};
 
 fuzz_target!(|data: &[u8]| {
     let mut writer = Writer::new();
@@ -29,7 +29,24 @@ fuzz_target!(|data: &[u8]| {
                 if set.insert(prefix, id).is_some() {
                     set.clear();
                 }
-                writer.replace_set("set", set.clone()).expect("each prefix once");
+                if change[0] & 0x80 == 0 {
+                    writer.replace_set("set", set.clone()).expect("each prefix once");
+                    continue;
+                }
+                // The same, while the prefix comes and goes by itself.
+                let replacement = Replacement::new("set", set.clone()).expect("each prefix once");
+                let mut comes = false;
+                let replaced = replacement.run(|step| {
+                    comes = !comes;
+                    if comes {
+                        writer.insert(prefix, id).expect("far below the limit");
+                        direct.insert(prefix, id);
+                    } else {
+                        assert_eq!(writer.remove(&prefix), Ok(direct.remove(&prefix)));
+                    }
+                    step(&mut writer);
+                });
+                assert_eq!(replaced, Ok(set.len()));
             }
         }
     }
