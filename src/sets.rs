@@ -18,7 +18,8 @@ impl Sets<'_> {
     /// stays when policies are applied again, whatever the documents say of it.
     ///
     /// Builds the address table anew: about a quarter of a second for a million prefixes (see the
-    /// example `threat-feed`), during which packets are judged by what was before.
+    /// example `threat-feed`), during which packets are judged by what was before and changes of
+    /// endpoints wait.
     ///
     /// `name` is the set's as policies have it: `GlobalNetworkSet//feed`, `NetworkSet/shop/partners`.
     ///

@@ -11,6 +11,8 @@ use crate::output::Refused;
 
 /// Identities that changes give, in turn: high, so that no table of a bench has them.
 const IDS: std::ops::Range<u32> = u32::MAX - 40_002..u32::MAX - 2;
+/// Changes for which there is room from the start.
+const ROOM: usize = 1 << 20;
 /// Tells the watching thread to stop.
 const STOP: u32 = u32::MAX - 1;
 
@@ -51,7 +53,9 @@ pub(super) fn visible(
                 });
             }
         });
-        let (mut micros, mut result) = (Vec::new(), Ok(()));
+        // Written once before, so that the clock does not meet the kernel's handing out of memory.
+        let (mut micros, mut result) = (vec![f64::NAN; ROOM], Ok(()));
+        micros.clear();
         let started = Instant::now();
         while (schedule.more)(micros.len()) {
             let n = micros.len();
