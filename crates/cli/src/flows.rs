@@ -5,26 +5,34 @@ use std::path::PathBuf;
 
 use portcullis::flow::{Event, FlowRecord, Format, hubble};
 
-use crate::documents;
+use crate::control::Which;
 use crate::output::{Outcome, Refused};
+use crate::{documents, follow};
 
 /// Flags of `portcullis flows`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Reads what `portcullis run --flow-log` wrote. Fields: docs/flow-records.md.
+    after_help = "Reads what `portcullis run --flow-log` wrote, or what a running firewall records from now on.
+Fields: docs/flow-records.md.
 
 Examples:
   portcullis flows --format hubble flows.jsonl > hubble.jsonl
   portcullis flows --denied flows.jsonl
   portcullis flows --staged flows.jsonl.1 flows.jsonl
   portcullis run --config portcullis.yaml --flow-log - | portcullis flows -
+  portcullis flows --follow --denied
 
 Exit code: 0, or 2 if a line is no record of this version (FILE:LINE on stderr)."
 )]
 pub(crate) struct Args {
     /// Flow records (JSON lines), oldest file first; - for stdin
-    #[arg(value_name = "FILE", required = true)]
+    #[arg(value_name = "FILE", required_unless_present = "follow")]
     files: Vec<PathBuf>,
+    /// The records of a running firewall instead, until Ctrl-C
+    #[arg(long, conflicts_with = "files")]
+    follow: bool,
+    #[command(flatten)]
+    which: Which,
     /// Write them as json or hubble (as `hubble observe -o json` prints flows), not as text
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
@@ -43,6 +51,16 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     documents::one_stdin(&args.files)?;
     let mut out = BufWriter::new(std::io::stdout().lock());
+    if args.follow {
+        let followed = follow::follow(&args.which, None, |record| {
+            // Who watches wants each at once.
+            Ok(show(&args, record, &mut out)? && written(out.flush())?)
+        })?;
+        if followed.lost > 0 {
+            eprintln!("{} records lost: this command was too slow", followed.lost);
+        }
+        return Ok(Outcome::Done);
+    }
     for path in &args.files {
         let name = path.display().to_string();
         let result = if name == "-" {
@@ -65,7 +83,6 @@ fn convert(
     lines: impl BufRead,
     out: &mut impl Write,
 ) -> Result<bool, Refused> {
-    let mut text = Vec::new();
     for (number, line) in (1..).zip(lines.lines()) {
         let line = line.map_err(|e| format!("error: {name}:{number}: {e}"))?;
         if line.trim().is_empty() {
@@ -73,20 +90,25 @@ fn convert(
         }
         let record =
             FlowRecord::parse(&line).map_err(|e| format!("error: {name}:{number}: {e}"))?;
-        if args.denied && record.event != Event::Deny || args.staged && record.staged.is_none() {
-            continue;
-        }
-        text.clear();
-        match args.format {
-            None => text.extend_from_slice(sentence(&record).as_bytes()),
-            Some(Format::Hubble) => hubble::write(&record, &args.node, &mut text),
-            Some(_) => record.write(&mut text),
-        }
-        if !written(out.write_all(&text))? {
+        if !show(args, &record, out)? {
             return Ok(false);
         }
     }
     written(out.flush())
+}
+
+/// One record, if it was asked for; `false` if nobody reads any more.
+fn show(args: &Args, record: &FlowRecord, out: &mut impl Write) -> Result<bool, Refused> {
+    if args.denied && record.event != Event::Deny || args.staged && record.staged.is_none() {
+        return Ok(true);
+    }
+    let mut text = Vec::new();
+    match args.format {
+        None => text.extend_from_slice(sentence(record).as_bytes()),
+        Some(Format::Hubble) => hubble::write(record, &args.node, &mut text),
+        Some(_) => record.write(&mut text),
+    }
+    written(out.write_all(&text))
 }
 
 /// A reader that has seen enough (`| head`) is no error.

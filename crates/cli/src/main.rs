@@ -12,6 +12,7 @@ mod eval;
 mod evidence;
 mod explain;
 mod flows;
+mod follow;
 mod lab;
 mod output;
 mod reach;

@@ -8,7 +8,7 @@ mod lab;
 mod support;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -93,13 +93,12 @@ impl Stand {
 
     /// Starts a capture and waits until it runs.
     fn capture(&self, arguments: &[&str]) -> Child {
-        let mut child = self
-            .build(&["capture"])
-            .args(arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        self.begin(self.build(&["capture"]).args(arguments).stdout(Stdio::null()))
+    }
+
+    /// Starts a command that says how to end it, and waits until it has said so.
+    fn begin(&self, command: &mut Command) -> Child {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut seen = Vec::new();
         let stderr = child.stderr.as_mut().unwrap();
         while !seen.ends_with(b"ends it\n") {
@@ -377,4 +376,49 @@ fn captures_hold_what_was_asked_for_and_why_it_was_decided() {
     assert_eq!(stand.run.terminate(), Some(0));
     assert_eq!(third.wait().unwrap().code(), Some(2));
     assert!(packets(&nothing).len() > 6);
+}
+
+#[test]
+fn records_are_followed_and_policies_recommended_from_them() {
+    if !privileged() {
+        return;
+    }
+    let mut stand = Stand::start();
+    let follow = ["flows", "--follow", "--format", "json"];
+    let mut flows = stand.begin(stand.build(&follow).stdout(Stdio::piped()));
+    let recommend = stand.begin(stand.build(&["recommend", "--follow"]).stdout(Stdio::piped()));
+    // One that never reads, and one that goes away, are no matter for the others.
+    let mut deaf = stand.connect();
+    deaf.write_all(b"{\"v\":1,\"op\":\"flows\"}\n{\"v\":1,\"op\":\"flows\"}\n").unwrap();
+    drop(stand.begin(stand.build(&follow).stdout(Stdio::null())).kill());
+
+    assert!(stand.wire.reaches(at(ALLOWED), PATIENCE) && !stand.wire.reaches(at(DENIED), PATIENCE));
+    let (mut started, mut denied) = (false, false);
+    for line in BufReader::new(flows.stdout.take().unwrap()).lines() {
+        let record: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        let event = |name: &str| record["event"] == name;
+        started |= event("start") && record["destination"]["port"] == 5432;
+        denied |= event("deny") && record["destination"]["port"] == 8080;
+        if started && denied {
+            break;
+        }
+    }
+    // Its output is closed now: that ends it at the next record.
+    let interrupt = |child: &Child| kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    interrupt(&flows);
+    assert_eq!(flows.wait().unwrap().code(), Some(0));
+    interrupt(&recommend);
+    let output = recommend.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let policies = String::from_utf8(output.stdout).unwrap();
+    assert!(policies.contains("port: 5432") && !policies.contains("8080"), "{policies}");
+    assert!(policies.contains("app: client"), "{policies}");
+
+    let gone = stand.build(&follow).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(stand.run.terminate(), Some(0));
+    let output = gone.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("error: the firewall has ended"), "{error}");
 }

@@ -1,11 +1,13 @@
 //! The control socket as both sides see it: what is asked, what is answered, and where it is.
 //!
 //! A line of JSON asks, a line of JSON answers: `{"v":1,"op":"status"}`, then `{"v":1,"ok":{...}}` or
-//! `{"v":1,"error":"..."}`. A capture answers with more: see [`capture`]. Whoever can open the socket
+//! `{"v":1,"error":"..."}`. A capture answers with more: see [`capture`]; so do
+//! flow records: see [`flows`]. Whoever can open the socket
 //! (mode 0600: its owner, and root) may ask everything.
 
 pub(crate) mod capture;
 mod client;
+pub(crate) mod flows;
 pub(crate) mod status;
 pub(crate) mod top;
 
@@ -41,7 +43,9 @@ pub(crate) enum Request {
     },
     /// Copies of packets, until it is ended.
     Capture(capture::Wanted),
-    /// The end of a capture.
+    /// Flow records from now on, until it is ended: see [`flows`].
+    Flows {},
+    /// The end of a capture, or of following.
     End {},
 }
 
@@ -180,6 +184,7 @@ mod tests {
             Request::Status {},
             Request::Explain { flow: "tcp a/b > c/d:1".into() },
             Request::Capture(capture),
+            Request::Flows {},
             Request::End {},
         ] {
             let line = request.line().unwrap_or_else(|e| panic!("{}", e.message()));

@@ -7,9 +7,11 @@ mod write;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::documents;
+use crate::control::Which;
 use crate::output::{self, Outcome, Refused};
+use crate::{documents, follow};
 use seen::Seen;
 
 /// Flags of `portcullis recommend`.
@@ -26,6 +28,7 @@ ICMP, for one) is listed at the end as comments.
 Examples:
   portcullis recommend --flows flows.jsonl > recommended.yaml
   portcullis recommend --flows flows.jsonl --format calico
+  portcullis recommend --follow 3600 > recommended.yaml   # an hour of a running firewall
   portcullis recommend --flows flows.jsonl --cluster cluster.yaml | portcullis check --policies -
   portcullis diff --cluster c.yaml --old policies/ --new recommended.yaml
 
@@ -33,8 +36,13 @@ Exit code: 0, or 2 if a record or a document is refused (FILE:LINE on stderr)."
 )]
 pub(crate) struct Args {
     /// Flow records (JSON lines, or - for stdin); may be given several times
-    #[arg(long, value_name = "FILE", required = true)]
+    #[arg(long, value_name = "FILE", required_unless_present = "follow")]
     flows: Vec<PathBuf>,
+    /// Records that a running firewall makes from now on, for so many seconds or until Ctrl-C
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "inf")]
+    follow: Option<f64>,
+    #[command(flatten)]
+    which: Which,
     /// The cluster: names the pods of addresses that the records do not name, and shows which other
     /// pods a selector must not select
     #[arg(long, value_name = "FILE")]
@@ -64,6 +72,9 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
             seen.read(&name, BufReader::new(file))?;
         }
     }
+    if let Some(seconds) = args.follow {
+        watch(&args.which, seconds, &mut seen)?;
+    }
     if let Some(hours) = args.last {
         seen.forget_before(u64::from(hours) * 3600);
     }
@@ -72,6 +83,23 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     }
     output::text(&write::policies(&seen, args.format)?)?;
     Ok(Outcome::Done)
+}
+
+/// Notes what a running firewall records meanwhile.
+fn watch(which: &Which, seconds: f64, seen: &mut Seen) -> Result<(), Refused> {
+    let time = match seconds {
+        f64::INFINITY => None,
+        seconds => Some(
+            Duration::try_from_secs_f64(seconds)
+                .map_err(|_| "error: --follow: expected a number of seconds")?,
+        ),
+    };
+    let followed = follow::follow(which, time, |record| {
+        seen.take(record);
+        Ok(true)
+    })?;
+    eprintln!("{} records; {} lost: this command was too slow", followed.sent, followed.lost);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -94,7 +94,8 @@ impl Seen {
         Ok(())
     }
 
-    fn take(&mut self, record: &FlowRecord) {
+    /// Notes one.
+    pub(super) fn take(&mut self, record: &FlowRecord) {
         let (opened, ended) = match (record.event, record.verdict) {
             (Event::Start | Event::Packet, Action::Allow) => (1, 0),
             // One that was cut by a new policy was allowed once, and is not now; one that lasts may

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use portcullis::dataplane::port::xdp::{FailureMode, ProgramVerdict};
-use portcullis::flow::{FlowRecord, Recorded, Watch, Written};
+use portcullis::flow::{FlowRecord, Hub, Recorded, Subscription, Watch, Written};
 use portcullis::policy::ask::parse_flow;
 use portcullis::{Applied, Firewall, RoundTimes, RuleTotals, Totals};
 
@@ -30,6 +30,7 @@ pub(super) struct Observed {
     clients: Mutex<[Clients; 2]>,
     talkers: Mutex<Talkers>,
     flows: Mutex<Option<FlowCounts>>,
+    hub: Mutex<Option<Hub>>,
     staged: Mutex<StagedPairs>,
     /// Records that the live view did not get.
     missed: AtomicU64,
@@ -61,6 +62,7 @@ impl Observed {
             clients: Mutex::default(),
             talkers: Mutex::new(Talkers::default()),
             flows: Mutex::default(),
+            hub: Mutex::default(),
             staged: Mutex::default(),
             missed: AtomicU64::new(0),
         }
@@ -112,8 +114,19 @@ impl Observed {
     }
 
     /// Says what counts flow records, and what writes them if anything does.
-    pub(super) fn watch_flows(&self, recorded: Watch<Recorded>, written: Option<Watch<Written>>) {
+    pub(super) fn watch_flows(
+        &self,
+        hub: Hub,
+        recorded: Watch<Recorded>,
+        written: Option<Watch<Written>>,
+    ) {
         *lock(&self.flows) = Some((recorded, written));
+        *lock(&self.hub) = Some(hub);
+    }
+
+    /// A queue for the records that are kept from now on; `None` before records are made.
+    pub(super) fn follow(&self, capacity: usize) -> Option<Subscription> {
+        lock(&self.hub).as_ref().map(|hub| hub.subscribe(capacity))
     }
 
     /// Says that other policies are staged now.

@@ -88,7 +88,11 @@ impl FlowThread {
         };
         let view = hub.subscribe_to_all(VIEW);
         let recorded = recorder.recorded();
-        observed.watch_flows(recorder.recorded(), writer.as_ref().map(FileWriter::watch));
+        observed.watch_flows(
+            hub.clone(),
+            recorder.recorded(),
+            writer.as_ref().map(FileWriter::watch),
+        );
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, firewall) = (Arc::clone(&stop), Arc::clone(firewall));
         let observed = Arc::clone(observed);

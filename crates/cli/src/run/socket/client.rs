@@ -9,7 +9,9 @@ use mio::{Interest, Registry, Token};
 
 use super::super::observed::Observed;
 use super::capture::Capturing;
+use super::flows::Following;
 use super::http;
+use crate::control::flows::Begun;
 use crate::control::{Answer, LONGEST_REQUEST, Request};
 
 /// Requests of one connection are served at least this far apart.
@@ -50,6 +52,7 @@ pub(super) struct Client {
     /// The kernel may have something to read or room to write.
     pub(super) ready: bool,
     pub(super) capture: Option<Capturing>,
+    pub(super) following: Option<Following>,
     input: Vec<u8>,
     output: Vec<u8>,
     /// How much of `output` is sent.
@@ -70,6 +73,7 @@ impl Client {
             stream,
             ready: true,
             capture: None,
+            following: None,
             input: Vec::new(),
             output: Vec::new(),
             sent: 0,
@@ -78,6 +82,11 @@ impl Client {
             progress: now,
             served: None,
         }
+    }
+
+    /// Whether more comes for it without its asking.
+    pub(super) fn is_served(&self) -> bool {
+        self.capture.is_some() || self.following.is_some()
     }
 
     /// Bytes that wait to be sent.
@@ -112,8 +121,7 @@ impl Client {
             self.request(now, observed)?;
             self.flush(now)?;
         }
-        if self.unsent() == 0
-            && (self.closing || (self.ended && !self.ready && self.capture.is_none()))
+        if self.unsent() == 0 && (self.closing || (self.ended && !self.ready && !self.is_served()))
         {
             return Err(Gone::Done);
         }
@@ -127,7 +135,7 @@ impl Client {
         if since > SLOW && (self.unsent() > 0 || within) {
             return Err(Gone::TooSlow);
         }
-        if since > IDLE && self.capture.is_none() { Err(Gone::Idle) } else { Ok(()) }
+        if since > IDLE && !self.is_served() { Err(Gone::Idle) } else { Ok(()) }
     }
 
     fn flush(&mut self, now: Instant) -> Result<(), Gone> {
@@ -219,7 +227,14 @@ impl Client {
             Ok(Request::Explain { flow }) => observed.explain(&flow).map(|text| {
                 self.send_json(&Answer::ok(text));
             }),
-            Ok(Request::Capture(wanted)) if self.capture.is_none() => {
+            Ok(Request::Flows {}) if !self.is_served() => {
+                Following::begin(observed).map(|following| {
+                    self.send_json(&Answer::ok(Begun {}));
+                    self.following = Some(following);
+                })
+            }
+            Ok(Request::Flows {}) => Err("this connection is in use: take another".to_owned()),
+            Ok(Request::Capture(wanted)) if !self.is_served() => {
                 Capturing::begin(observed, &wanted).map(|(capturing, begun)| {
                     self.send_json(&Answer::ok(begun));
                     self.capture = Some(capturing);
@@ -227,9 +242,10 @@ impl Client {
             }
             Ok(Request::Capture(_)) => Err("a capture runs on this connection already".to_owned()),
             Ok(Request::End {}) => {
-                match &mut self.capture {
-                    Some(capture) => capture.end(),
-                    None => self.close(),
+                match (&mut self.capture, &mut self.following) {
+                    (Some(capture), _) => capture.end(),
+                    (None, Some(following)) => following.end(),
+                    (None, None) => self.close(),
                 }
                 Ok(())
             }

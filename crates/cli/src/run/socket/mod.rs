@@ -10,6 +10,7 @@
 
 mod capture;
 mod client;
+mod flows;
 mod http;
 mod listen;
 
@@ -36,7 +37,7 @@ const WAKER: Token = Token(0);
 const LISTENERS: usize = 1;
 const CLIENTS: usize = 16;
 
-/// How often time is looked at while somebody is connected, and while somebody captures.
+/// How often time is looked at while somebody is connected, and while somebody captures or follows.
 const TICK: Duration = Duration::from_millis(250);
 const CAPTURE_TICK: Duration = Duration::from_millis(10);
 
@@ -156,6 +157,7 @@ impl Served {
                 }
             }
             capture::hand_out(&self.observed, &mut self.clients);
+            flows::hand_out(&mut self.clients);
             self.serve();
         }
     }
@@ -164,10 +166,10 @@ impl Served {
     fn patience(&self) -> Option<Duration> {
         let mut clients = self.clients.iter().flatten().peekable();
         clients.peek()?;
-        let of = |client: &Client| match (&client.capture, client.ready) {
-            (Some(_), _) => CAPTURE_TICK,
-            (None, true) => client::PACE,
-            (None, false) => TICK,
+        let of = |client: &Client| match (client.is_served(), client.ready) {
+            (true, _) => CAPTURE_TICK,
+            (false, true) => client::PACE,
+            (false, false) => TICK,
         };
         clients.map(of).min()
     }
