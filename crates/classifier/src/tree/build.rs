@@ -33,10 +33,14 @@ const MOST_HIDERS: usize = 1024;
 /// Tables on a path.
 const MOST_LEVELS: usize = 12;
 
-/// Rules that a further tree and the bit crossed may have together for them to be joined, and the
+/// Rules that a further tree and the crossed tables may have together for them to be joined, and the
 /// part of the rules, one in so many, that may come behind the first of these.
 const JOINED_RULES: usize = 512;
 const JOINED_SHARE: usize = 16;
+/// Where more come, they take the tables anyhow: the further tree may have twice as many rules as these
+/// were made for, and a few, or what the tables then cost is more than a walk.
+const JOINED_FEW: usize = 256;
+const JOINED_TIMES: f64 = 2.5;
 
 /// Makes a forest out of entries that are in priority order.
 pub(super) struct Maker<'a, const B: usize> {
@@ -122,16 +126,19 @@ impl<'a, const B: usize> Maker<'a, B> {
         Ok(self.forest)
     }
 
-    /// Lets the bit crossed take a further tree that is small and that few headers come to: what is
-    /// looked up together costs a header made by an attacker less than two walks.
+    /// Lets the crossed tables take a further tree that is small: what is looked up together costs a
+    /// header made by an attacker less than two walks.
     fn join_small(&self, subsets: &mut Vec<subset::Subset>) {
         let Some(open) = subsets.iter().rposition(|subset| subset.open) else { return };
         let Some(small) = open.checked_sub(1).filter(|small| *small > 0) else { return };
-        let rules = subsets[small].rules.len() + subsets[open].rules.len();
+        let (further, crossed) = (subsets[small].rules.len(), subsets[open].rules.len());
+        let rules = further + crossed;
         let first = |subset: &subset::Subset| subset.rules[0];
         let first = first(&subsets[small]).min(first(&subsets[open])) as usize;
         let come = self.entries.len() - first;
-        if rules > JOINED_RULES || come * JOINED_SHARE > self.entries.len() {
+        let few_come = rules <= JOINED_RULES && come * JOINED_SHARE <= self.entries.len();
+        let few = rules <= JOINED_FEW && further as f64 <= crossed as f64 * JOINED_TIMES;
+        if !few_come && !few {
             return;
         }
         let rules = subsets.remove(small).rules;
@@ -140,7 +147,7 @@ impl<'a, const B: usize> Maker<'a, B> {
         open.sort_unstable();
     }
 
-    /// Makes bit crossed for `rules`; whether that could be done.
+    /// Makes crossed tables for `rules`; whether that could be done.
     fn take_crossed(&mut self, rules: &[u32]) -> bool {
         let mut rules = rules.to_vec();
         if rules.len() > cross::MOST_RULES {
