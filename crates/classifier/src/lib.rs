@@ -76,7 +76,7 @@
 //! [`tree::Config::touch_limit`], [`size_limit`](tree::Config::size_limit) or
 //! [`time_limit`](tree::Config::time_limit), with the reason. The published rule sets of up to 100,000
 //! rules come to between 14 and 35 lines. [`workload::adversarial`] looks for the headers that come
-//! closest; they take at most 1.8 times as long as others.
+//! closest; they take at most twice as long as others.
 //! With rules in the delta table, [`meta::Meta::worst_case_touches`] is the bound: for each shape of
 //! rule that is in it a hash and a chain, both limited by [`tuple::Config`]. While a compiled rule is
 //! deleted, it has the second search in it: for each shape of rule the longest bucket.
@@ -103,7 +103,7 @@
 //!
 //! `docs/performance/classify.md` in the repository has figures beside DPDK's `rte_acl`, with the
 //! commands that reproduce them, and what was tried in vain. In short, in a batch, on one core and
-//! on 5-tuples: 50 to 140 million lookups a second with 1,000, 10,000 and 100,000 rules, in 0.15,
+//! on 5-tuples: 55 to 195 million lookups a second with 1,000, 10,000 and 100,000 rules, in 0.15,
 //! 1.5 and 7 MB.
 
 pub mod classbench;

@@ -9,7 +9,8 @@ use std::process::Command;
 
 use portcullis_classifier::tuple::RuleHandle;
 use portcullis_classifier::{
-    Ipv4Prefix, PortRange, Rule, RuleSet, classbench, linear, meta, tree, workload,
+    AddressMatch, Ipv4Prefix, Ipv6Prefix, PortRange, Rule, RuleSet, classbench, linear, meta, tree,
+    workload,
 };
 
 /// Proves a set, and compares answers for `count` headers of each kind.
@@ -64,6 +65,29 @@ fn check_deleted(name: &str, rules: &RuleSet, count: usize) {
     assert_eq!(meta.verify(), Ok(meta::Proof::Regions), "{name}");
 }
 
+/// The same rules as those of an IPv6 site, whose prefix tells nothing apart.
+fn check_ipv6(name: &str, rules: &RuleSet, count: usize) {
+    let side = |side| match side {
+        AddressMatch::V4(prefix) => {
+            let bits = 0x2001_0db8 << 96 | u128::from(prefix.address().to_bits()) << 64;
+            AddressMatch::V6(Ipv6Prefix::new(bits.into(), 32 + prefix.len()).unwrap())
+        }
+        other => other,
+    };
+    let rules = rules.rules().iter().map(|rule| Rule {
+        source: side(rule.source),
+        destination: side(rule.destination),
+        ..rule.clone()
+    });
+    let rules = RuleSet::new(rules.collect()).unwrap();
+    let tree = tree::Builder::new().build(&rules).unwrap();
+    tree.verify().unwrap();
+    let oracle = linear::Builder::new().build(&rules).unwrap();
+    for header in workload::uniform(&rules, count, 5) {
+        assert_eq!(tree.lookup(&header), oracle.lookup(&header), "{name}: {header:?}");
+    }
+}
+
 fn text(path: &Path) -> String {
     let program = match path.extension().and_then(|extension| extension.to_str()) {
         Some("gz") => "zcat",
@@ -95,6 +119,7 @@ fn classbench_sets() {
         let rules = RuleSet::new(rules).unwrap();
         check(&name, &rules, 3_000);
         check_deleted(&name, &rules, 1_000);
+        check_ipv6(&name, &rules, 500);
         tried += 1;
     }
     assert!(tried > 0, "the folder holds ClassBench files");
@@ -130,6 +155,7 @@ fn a_made_set() {
     let rules = RuleSet::new(rules).unwrap();
     check("made", &rules, 1_500);
     check_deleted("made", &rules, 1_500);
+    check_ipv6("made", &rules, 1_000);
 }
 
 /// Rules that overlap in one place and differ by ranges alone cannot be told apart by bits: the
