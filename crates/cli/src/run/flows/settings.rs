@@ -65,7 +65,7 @@ impl Flows {
     /// As often rotated as is sensible: for soaks.
     pub(in crate::run) fn rotated_often() -> Self {
         let file = File { max_bytes: Some(4 << 20), keep: Some(2), ..File::default() };
-        Self { file, update_seconds: Some(4), ..Self::default() }
+        Self { file, ..Self::default() }
     }
 
     /// Denials that each worker tells one by one.
