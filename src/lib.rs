@@ -45,7 +45,7 @@
 //! | `xdp` | yes | [`Firewall`], AF_XDP ports and the XDP program's loader: Linux, and to build it a C compiler, clang, m4, libelf and zlib headers |
 //!
 //! Without it nothing is compiled by another compiler than Rust's, and everything else is the same.
-//! Minimum supported Rust version: 1.89. What a release may change: `docs/semver.md`.
+//! Minimum supported Rust version: 1.95, with which all tests run. What a release may change: `docs/semver.md`.
 //!
 //! # Threads and event loops
 //! [`Engine`] and [`Firewall`] are `Send` and `Sync` and take `&self`: changes wait for each other,
