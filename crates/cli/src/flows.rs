@@ -56,9 +56,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
             // Who watches wants each at once.
             Ok(show(&args, record, &mut out)? && written(out.flush())?)
         })?;
-        if followed.lost > 0 {
-            eprintln!("{} records lost: this command was too slow", followed.lost);
-        }
+        eprintln!("{} records{}", followed.sent, followed.loss());
         return Ok(Outcome::Done);
     }
     for path in &args.files {

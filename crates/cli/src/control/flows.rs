@@ -22,5 +22,15 @@ pub(crate) struct Summary {
     pub(crate) lost: u64,
 }
 
+impl Summary {
+    /// What to say of the loss; nothing if there was none.
+    pub(crate) fn loss(&self) -> String {
+        match self.lost {
+            0 => String::new(),
+            lost => format!("; {lost} lost, because this command was too slow"),
+        }
+    }
+}
+
 /// How every last line begins, and no record.
 pub(crate) const END: &str = "{\"end\":";

@@ -98,7 +98,7 @@ fn watch(which: &Which, seconds: f64, seen: &mut Seen) -> Result<(), Refused> {
         seen.take(record);
         Ok(true)
     })?;
-    eprintln!("{} records; {} lost: this command was too slow", followed.sent, followed.lost);
+    eprintln!("{} records{}", followed.sent, followed.loss());
     Ok(())
 }
 

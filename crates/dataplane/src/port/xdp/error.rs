@@ -44,7 +44,7 @@ pub enum Error {
 
     /// The driver cannot do zero-copy on this queue.
     #[error(
-        "interface {interface}, queue {queue}: the driver refuses zero-copy ({source}); use mode prefer-zerocopy or copy"
+        "interface {interface}, queue {queue}: the driver refuses zero-copy ({source}); modes prefer-zerocopy and copy do without"
     )]
     ZeroCopyRefused {
         /// The interface.
