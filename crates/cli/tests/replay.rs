@@ -174,7 +174,7 @@ deny -> allow  default/client > default/web tcp/80: 1 flows, 1 packets, 54 bytes
 fn evidence_is_explained() {
     let folder = Folder::new("evidence");
     write_pcap(&folder.0.join("in.pcap"), &packets());
-    let record = r#"{"protocol":6,"source":{"address":"10.0.0.1","port":40000},"destination":{"address":"10.0.0.2","port":80}}"#;
+    let record = r#"{"version":1,"event":"start","time":"1700000000.5","start":"1700000000.5","last_seen":"1700000000.5","verdict":"allow","policy":"default","protocol":6,"zone":0,"source":{"address":"10.0.0.1","port":40000,"identity":4},"destination":{"address":"10.0.0.2","port":80,"identity":5},"sent":{"packets":1,"bytes":60},"received":{"packets":0,"bytes":0},"lost":0}"#;
     std::fs::write(folder.0.join("flows.jsonl"), format!("{{}}\n{record}\n")).unwrap();
     let explain = |more: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_portcullis"))
@@ -204,7 +204,7 @@ fn evidence_is_explained() {
         (&["--pcap", "in.pcap", "--packet", "4"][..], "packet 4: ARP"),
         (&["--pcap", "in.pcap", "--packet", "5"], "packet 5: The frame ends within the IP header"),
         (&["--pcap", "in.pcap", "--packet", "6"], "packet 6: there are fewer"),
-        (&["--record", "flows.jsonl:1"], "flows.jsonl:1: not a record"),
+        (&["--record", "flows.jsonl:1"], "flows.jsonl:1: no version: not a flow record"),
         (&["--record", "flows.jsonl:9"], "fewer than 9 lines"),
         (&["--record", "flows.jsonl"], "FILE:LINE is needed"),
     ] {
