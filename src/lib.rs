@@ -55,6 +55,7 @@
 
 #[cfg(feature = "xdp")]
 mod affinity;
+mod connections;
 mod control;
 #[cfg(feature = "xdp")]
 mod early_drop;

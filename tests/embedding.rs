@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use etherparse::PacketBuilder;
 use portcullis::dataplane::clock::Virtual;
+use portcullis::dataplane::connection::Windows;
 use portcullis::dataplane::pipeline::{Input, Judgement, State};
 use portcullis::dataplane::reason::Reason;
 use portcullis::dataplane::verdict::Verdict;
@@ -434,4 +435,51 @@ fn no_flow_is_misjudged_while_endpoints_change() {
     let mut out = [Judgement::default()];
     engine.judge().flows(&[flow("10.0.0.50", "10.0.0.2", 5432)], &mut out);
     assert!((256..400).contains(&out[0].source.get()), "{}", out[0].source);
+}
+
+/// Identities and rules have other numbers in the next process: a connection that is restored is named by
+/// those of its own time.
+#[test]
+fn connections_are_restored_and_judged_by_what_is_in_force() {
+    let (web, db) = ("10.0.0.1:40000", "10.0.0.2:5432");
+    let before = engine(WEB_TO_DB);
+    let mut judge = before.judge();
+    for frame in
+        [tcp(web, db, "S", 100, 0), tcp(db, web, "SA", 500, 101), tcp(web, db, "A", 101, 501)]
+    {
+        assert_eq!(judge_one(&mut judge, &frame).verdict, Verdict::Allow);
+    }
+    let mut file = Vec::new();
+    assert_eq!(before.save_connections(&mut file).unwrap(), 1);
+
+    // Others were there first, and have the numbers.
+    let prepared = |policy: &str| {
+        let engine = Engine::new(EngineConfig::default()).unwrap();
+        let mut cluster = shop();
+        cluster.endpoints.insert(0, pod("cache-0", "cache", "10.0.0.9"));
+        let first = WEB_TO_DB.replace("web-to-db", "another").replace("app: db", "app: cache");
+        engine.apply(cluster, policies(&format!("{first}---{policy}"))).unwrap();
+        let restored = engine.restore_connections(Windows::Hold, &mut &file[..]).unwrap();
+        assert_eq!((restored.restored, restored.left_out), (1, 0));
+        engine
+    };
+    let middle = tcp(db, web, "A", 501, 101);
+    let open = prepared(WEB_TO_DB);
+    let mut judge = open.judge();
+    let other = judge_one(&mut judge, &tcp(db, "10.0.0.1:40001", "A", 501, 101));
+    assert_eq!(other.reason, Some(Reason::TcpNotOpening), "an unknown one");
+    let judgement = judge_one(&mut judge, &middle);
+    assert_eq!((judgement.verdict, judgement.state), (Verdict::Allow, State::Established));
+    let rule = open.rule(judgement.rule).expect("a rule of this process");
+    assert_eq!(rule.policy.name.to_string(), "NetworkPolicy/shop/web-to-db");
+
+    let closed = prepared(&WEB_TO_DB.replace("5432", "5433"));
+    let judgement = judge_one(&mut closed.judge(), &middle);
+    assert_eq!(judgement.verdict, Verdict::Deny);
+    assert_eq!(closed.totals().connections, 0, "denied, it is forgotten");
+
+    file[20] ^= 1;
+    let engine = engine(WEB_TO_DB);
+    assert!(engine.restore_connections(Windows::Hold, &mut &file[..]).is_err());
+    assert_eq!(engine.totals().connections, 0);
 }

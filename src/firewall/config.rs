@@ -5,7 +5,7 @@ use portcullis_dataplane::port::xdp::{self, FailureMode, ModePolicy};
 use portcullis_dataplane::worker;
 
 use super::Topology;
-use crate::EngineConfig;
+use crate::{Engine, EngineConfig, Error};
 
 /// How to set up a [`Firewall`](crate::Firewall).
 #[derive(Clone, Debug)]
@@ -95,6 +95,15 @@ impl Config {
     pub fn engine(mut self, change: impl FnOnce(&mut EngineConfig)) -> Self {
         change(&mut self.engine);
         self
+    }
+
+    /// An engine with these settings, to be prepared (policies, zones, restored connections) before
+    /// [`Firewall::attach`](crate::Firewall::attach) lets packets flow.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn make_engine(&self) -> Result<Engine, Error> {
+        Engine::new(self.engine.clone())
     }
 
     /// How eagerly workers poll, and how often they look around.

@@ -88,7 +88,7 @@ impl Firewall {
         cluster: ClusterState,
         policies: PolicySet,
     ) -> Result<Self, Error> {
-        let engine = Engine::new(config.engine.clone())?;
+        let engine = config.make_engine()?;
         engine.apply(cluster, policies)?;
         Self::attach(engine, config)
     }

@@ -8,11 +8,10 @@ mod lab;
 mod support;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use support::pins::Pins;
 use support::{POLICIES, Wire, privileged};
 
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -129,7 +128,7 @@ fn a_restart_over_pins_loses_nothing_and_a_death_little() {
     let Some(pins) = Pins::mount() else { return };
     let both = "ports: [{port: 5432}, {port: 8080, protocol: UDP}]";
     wire.write_policies(&POLICIES.replace("ports: [{port: 5432}]", both));
-    let more = ["--fail", "open", "--pins", pins.folder.to_str().unwrap()];
+    let more = ["--fail", "open", "--pins", pins.folder()];
     let mut run = wire.run(&more);
     run.wait_for("ready");
     assert!(run.wait_for("machine:").contains("programs pinned at"));
@@ -190,33 +189,4 @@ fn worker_cpus(process: u32) -> Vec<Vec<usize>> {
     all.retain(|cpus| cpus.len() == 1);
     all.sort();
     all
-}
-
-/// A BPF file system of a test's own.
-struct Pins {
-    folder: PathBuf,
-}
-
-impl Pins {
-    fn mount() -> Option<Self> {
-        let folder = std::env::temp_dir().join(format!("portcullis-pins-{}", std::process::id()));
-        std::fs::create_dir(&folder).unwrap();
-        let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&folder).status();
-        let pins = Self { folder };
-        if !mounted.is_ok_and(|status| status.success()) {
-            eprintln!("skipped: needs to mount a BPF file system");
-            return None;
-        }
-        Some(pins)
-    }
-}
-
-impl Drop for Pins {
-    fn drop(&mut self) {
-        for pin in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            let _ = std::fs::remove_file(pin.path());
-        }
-        let _ = Command::new("umount").arg(&self.folder).status();
-        let _ = std::fs::remove_dir(&self.folder);
-    }
 }

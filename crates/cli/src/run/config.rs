@@ -17,6 +17,7 @@
 //! neighbour-discovery: pass
 //! other-non-ip: drop       # or pass
 //! early-drop: feed.txt     # prefixes, one a line, whose packets the kernel drops at once
+//! state: {file: /var/lib/portcullis/eth1-eth2, every-seconds: 10}   # connections, kept over a restart
 //! machine:                 # all of it may be left out
 //!   cpus: [2, 3]           # one for each worker
 //!   huge-pages: prefer     # or require, never
@@ -57,6 +58,7 @@ use super::early_drop;
 use super::flows::Flows;
 use super::pipeline::Packets;
 use super::socket::Addresses;
+use super::state::State;
 use super::system::Machine;
 use super::wires::Wanted;
 use super::zone::{self, ZoneEntry};
@@ -72,6 +74,7 @@ pub(super) struct Settings {
     pub(super) flow_log: Option<PathBuf>,
     pub(super) addresses: Addresses,
     pub(super) early_drop: Option<PathBuf>,
+    pub(super) state: State,
     pub(super) flows: Flows,
     pub(super) stage: Vec<PathBuf>,
     pub(super) machine: Machine,
@@ -102,6 +105,7 @@ struct File {
     neighbour_discovery: Option<Frames>,
     other_non_ip: Option<Frames>,
     early_drop: Option<PathBuf>,
+    state: State,
     flows: Flows,
     stage: Vec<PathBuf>,
     machine: Machine,
@@ -171,6 +175,7 @@ impl Settings {
                 metrics: args.metrics.or(file.metrics),
             },
             early_drop: args.early_drop.or(file.early_drop),
+            state: file.state.merge(args.state),
             flows: file.flows.merge(args.flow_format, args.flow_records),
             stage: if args.stage.is_empty() { file.stage } else { args.stage },
             machine: file.machine.merge(args.machine),
@@ -251,6 +256,7 @@ impl File {
         {
             *path = folder.join(&path);
         }
+        file.state.below(folder);
         file.machine.below(folder);
         file.zones.iter_mut().for_each(|zone| zone.below(folder));
         Ok(file)
@@ -290,6 +296,7 @@ mod tests {
             control: None,
             metrics: None,
             early_drop: None,
+            state: None,
             machine: Default::default(),
             config: Some(path.clone()),
         };
@@ -302,12 +309,13 @@ mod tests {
     fn a_file_says_everything_that_flags_say() {
         let settings = settings(
             "wire: a:b\ncluster: c.yaml\npolicies: [p]\nfail: open\nmode: require-copy\nworkers: 2\n\
-             arp: drop\nearly-drop: feed\n\
+             arp: drop\nearly-drop: feed\nstate: {file: connections, every-seconds: 1}\n\
              machine: {cpus: [1, 0], huge-pages: prefer, numa: 0, busy-poll: {microseconds: 20}, pins: p}\n\
              packets: {connections: 9, limits: {new-per-second: 5}, tunnels: [{kind: vxlan}, {kind: ip}]}\n",
         )
         .unwrap();
         assert!(settings.cluster.ends_with("c.yaml") && settings.cluster.is_absolute());
+        assert!(settings.state.file.as_ref().is_some_and(|file| file.is_absolute()));
         assert_eq!(settings.mode.to_string(), "require-copy");
         assert_eq!((settings.fail, settings.workers), (FailureMode::Open, 2));
         assert_eq!(settings.wires, [Topology::wire("a", "b")]);
@@ -338,6 +346,7 @@ mod tests {
             ("wire: a:b\ncluster: c\npolicies: [p]\nmode: fast\n", "prefer-zerocopy"),
             ("wire: a:b\ncluster: c\npolicies: [p]\nworkers: 0\n", "at least one"),
             ("wire: a:b\nwhire: x\n", "whire"),
+            ("wire: a:b\nstate: {fail: x}\n", "fail"),
             (
                 "wire: a:b\ncluster: c\npolicies: [p]\nmachine: {huge-pages: maybe}\n",
                 "never, prefer",

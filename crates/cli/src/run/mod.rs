@@ -9,6 +9,7 @@ mod pipeline;
 mod select;
 mod sinks;
 mod socket;
+mod state;
 mod system;
 mod talkers;
 mod wake;
@@ -96,6 +97,9 @@ pub(crate) struct Args {
     /// Drop packets from the prefixes in this file (one a line) in the kernel; read again when it changes
     #[arg(long, value_name = "FILE")]
     early_drop: Option<PathBuf>,
+    /// Keep connections over a restart in this file: read at the start, written every 10 s and at the end
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
     #[command(flatten)]
     machine: system::Flags,
     /// Read the settings from this YAML file; flags override it
@@ -110,6 +114,7 @@ const TICK: Duration = Duration::from_millis(100);
 pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     raise_descriptors();
     let settings = Settings::merge(args.clone())?;
+    settings.state.check()?;
     let files = Files {
         cluster: settings.cluster.clone(),
         policies: settings.policies.clone(),
@@ -125,14 +130,19 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     let wakes = Wakes::listen(&watched)?;
     let staged = files.read_staged()?;
     let opened = Opened::open(settings.flow_log.as_deref(), &settings.flows)?;
-    let firewall = Arc::new(Firewall::start(settings.firewall()?, cluster, policies)?);
-    select_rules(&settings, &firewall)?;
+    let config = settings.firewall()?;
+    let engine = config.make_engine()?;
+    engine.apply(cluster, policies)?;
     for zone in &settings.zones {
-        report_zone(zone, &zone.apply(&firewall)?);
+        report_zone(zone, &zone.apply(&engine)?);
     }
     if let Some(staged) = staged {
-        firewall.stage(staged)?;
+        engine.stage(staged)?;
     }
+    // All that judges is in force: connections can be.
+    settings.state.restore(&engine, settings.fail);
+    let firewall = Arc::new(Firewall::attach(engine, config)?);
+    select_rules(&settings, &firewall)?;
     if let Some(early_drop) = &early_drop {
         early_drop.start(&firewall)?;
     }
@@ -142,6 +152,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     let observed = Arc::new(observed);
     let flow_thread = FlowThread::start(&firewall, &observed, &settings.flows, opened)?;
     let server = Server::start(&settings.addresses, Arc::clone(&observed))?;
+    let saver = settings.state.keep(firewall.engine())?;
 
     let ports: Vec<String> = firewall.ports().iter().map(wires::describe).collect();
     if let Some(why) = firewall.lesser_mode() {
@@ -175,6 +186,9 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     drop(keeper);
     // First the workers, so that the records are complete.
     firewall.stop();
+    if let Some(saver) = saver {
+        saver.finish();
+    }
     let (recorded, written) = flow_thread.finish();
     let totals = firewall.totals();
     let staged = firewall.staged();

@@ -1,10 +1,12 @@
 //! A client, a server, and `portcullis run` on the wire between them.
 
 #[allow(dead_code)] // each test uses its own part
+pub(crate) mod pins;
+#[allow(dead_code)] // each test uses its own part
 pub(crate) mod tap;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -160,6 +162,12 @@ impl Wire {
             })
             .unwrap()
             .unwrap()
+    }
+
+    /// A connection to the server.
+    #[allow(dead_code)] // each test uses its own part
+    pub(crate) fn connect(&self, server: SocketAddr, patience: Duration) -> TcpStream {
+        self.client.connect(server, patience).unwrap().unwrap()
     }
 
     /// Whether a connection to the server is made and echoes.

@@ -13,7 +13,7 @@ pub mod timeout;
 pub use key::{Direction, Key, Probe, Role, Segment};
 pub use limit::{Limits, Rate, Tokens};
 pub use simple::SimpleTable;
-pub use snapshot::{RestoreError, Restored};
+pub use snapshot::{RestoreError, Restored, Windows};
 pub use state::{Connection, Grant, Protocol, Traffic};
 pub use table::Table;
 pub use timeout::Timeouts;

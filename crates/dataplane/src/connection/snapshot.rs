@@ -1,12 +1,14 @@
 //! Connections across a restart: written to a file, read back by the next process.
 //!
-//! A file is a header of 12 bytes (`PCTS`, version, number of records), and records of 96 bytes,
-//! little-endian. Times are written as "how long ago". Rules and identities are not written, because
-//! their numbers mean nothing in another process: with [`super::OnPolicyChange::Rejudge`] each
-//! connection is judged by the new policy at its next packet and gets them then; with `Keep` it goes
-//! on without them; with `Cut` it is forgotten.
+//! A file is a header of 16 bytes (`PCTS`, version, the wall clock), records of 96 bytes, and an end
+//! of 96 bytes with their number and a checksum; all little-endian. Times are written as "how long
+//! ago", and who reads adds what has passed since by the wall clock. Rules and identities are not
+//! written, because their numbers mean nothing in another process: with
+//! [`super::OnPolicyChange::Rejudge`] each connection is judged by the new policy at its next packet
+//! and gets them then; with `Keep` it goes on without them; with `Cut` it is forgotten.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
+use std::time::{Duration, SystemTime};
 
 use super::key::Direction;
 use super::sctp::{Sctp, SctpPhase};
@@ -18,16 +20,27 @@ use crate::clock::Time;
 use crate::packet::{Version, protocol};
 
 const MAGIC: [u8; 4] = *b"PCTS";
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
+const HEADER: usize = 16;
 const RECORD: usize = 96;
+
+/// The generation of connections that no policy of this process has judged; none is ever published
+/// under it.
+pub(crate) const UNJUDGED: u32 = 0;
+
+/// Clocks of two processes may be set so differently before a file counts as one from the future.
+const SKEW: Duration = Duration::from_secs(60);
 
 /// Why a file of connections was not read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreError {
-    /// Reading failed, or the file ends early.
+    /// Reading failed.
     #[error("the file of connections cannot be read: {0}")]
-    Read(#[from] io::Error),
+    Read(#[source] io::Error),
+    /// It ends before its end.
+    #[error("the file of connections is cut off: start without it")]
+    Truncated,
     /// It is something else.
     #[error("not a file of connections: it begins with {0:02x?}; name the file that was saved")]
     Magic([u8; 4]),
@@ -42,6 +55,33 @@ pub enum RestoreError {
         /// What is wrong.
         what: &'static str,
     },
+    /// Its checksum is not that of what it holds.
+    #[error("the file of connections is damaged: its checksum is wrong; start without it")]
+    Checksum,
+    /// It holds more than twice as many connections as the table.
+    #[error(
+        "the file holds more than {most} connections, twice what the table does: start without it, or with a larger table"
+    )]
+    TooMany {
+        /// Most connections of a file.
+        most: u32,
+    },
+    /// It was saved later than now: how old it is, nobody knows.
+    #[error("the file of connections was saved {} s in the future: set the clock, or start without it", .0.as_secs())]
+    Future(Duration),
+}
+
+/// Whether the windows of saved TCP connections still hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Windows {
+    /// They do: packets outside of them are dropped. Right where nothing passed between saving and
+    /// restoring, as with failure mode closed. A connection that moved on by more than a window
+    /// nevertheless is refused until it is opened anew.
+    #[default]
+    Hold,
+    /// Packets passed unseen, as with failure mode open: windows of connections that were open are
+    /// not checked any more, as if they had been picked up ([`super::Config::pick_up`]).
+    Moved,
 }
 
 /// What was read.
@@ -49,38 +89,58 @@ pub enum RestoreError {
 pub struct Restored {
     /// Connections that are in the table now.
     pub restored: u32,
-    /// Connections left out: the table is full or knows them already.
+    /// Connections left out: the table is full or knows them already, or they were silent for days.
     pub left_out: u32,
+    /// How long ago they were saved, by the wall clock.
+    pub age: Duration,
 }
 
 impl Table {
-    /// Writes all connections; answers how many. Workers may go on meanwhile: what they change is
-    /// written as it was before or after.
+    /// Writes all connections as they are at `now`, which is `wall` by the wall clock; answers how
+    /// many. Workers may go on meanwhile: what they change is written as it was before or after.
+    /// O(capacity in use); memory of 64 KiB.
     ///
     /// # Errors
-    /// Writing failed.
-    pub fn save(&self, now: Time, out: &mut impl Write) -> io::Result<u32> {
+    /// Writing failed; what was written till then is no file that can be read.
+    pub fn save(&self, now: Time, wall: SystemTime, out: &mut impl Write) -> io::Result<u32> {
         let now = now.as_millis() as u32;
-        let mut records = Vec::new();
-        let mut count = 0u32;
+        let wall = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let mut out = Summed { out, sum: Sum::default(), waiting: Vec::with_capacity(BLOCK) };
+        out.put(&MAGIC)?;
+        out.put(&FORMAT.to_le_bytes())?;
+        out.put(&(wall.as_millis() as u64).to_le_bytes())?;
+        let (mut count, mut failed) = (0u32, Ok(()));
         self.for_each(|key, connection| {
-            records.extend_from_slice(&encode(now, &key, &connection));
-            count += 1;
+            if failed.is_ok() {
+                failed = out.put(&encode(now, &key, &connection));
+                count += 1;
+            }
         });
-        out.write_all(&MAGIC)?;
-        out.write_all(&FORMAT.to_le_bytes())?;
-        out.write_all(&count.to_le_bytes())?;
-        out.write_all(&records)?;
+        failed?;
+        out.flush()?;
+        let end = end(count, out.sum);
+        out.put(&end)?;
+        out.flush()?;
         Ok(count)
     }
 
-    /// Reads connections back. Nothing is put into the table unless the whole file is right.
+    /// Reads connections back at `now`, which is `wall` by the wall clock. Nothing is put into the
+    /// table unless the whole file is right. Reads 96 bytes at a time: give it a buffer. Takes memory
+    /// for the connections of the file, which are at most twice the table's capacity.
     ///
     /// # Errors
-    /// The file is not one, or damaged.
-    pub fn restore(&self, now: Time, file: &mut impl Read) -> Result<Restored, RestoreError> {
-        let mut header = [0; 12];
-        file.read_exact(&mut header)?;
+    /// The file is not one, damaged, or too large; the table is as it was.
+    pub fn restore(
+        &self,
+        now: Time,
+        wall: SystemTime,
+        windows: Windows,
+        file: &mut impl Read,
+    ) -> Result<Restored, RestoreError> {
+        let mut header = [0; HEADER];
+        fill(file, &mut header)?;
+        let mut sum = Sum::default();
+        sum.add(&header);
         let mut header = Fields(&header);
         let magic = header.take();
         if magic != MAGIC {
@@ -90,24 +150,130 @@ impl Table {
         if format != FORMAT {
             return Err(RestoreError::Format(format));
         }
-        let count = header.u32();
-        let now = now.as_millis() as u32;
-        let mut connections = Vec::new();
-        for record in 0..count {
+        let age = age(u64::from_le_bytes(header.take()), wall)?;
+        let clock = Clock { now: now.as_millis() as u32, away: age, windows };
+        let most = u32::try_from(self.capacity()).unwrap_or(u32::MAX).saturating_mul(2);
+        let (mut record, mut connections) = (0, Vec::new());
+        loop {
             let mut bytes = [0; RECORD];
-            file.read_exact(&mut bytes)?;
-            let connection = decode(now, &bytes);
-            connections.push(connection.map_err(|what| RestoreError::Record { record, what })?);
-        }
-        let mut restored = Restored::default();
-        for Ended { key, connection } in &connections {
-            if self.adopt(key, connection) {
-                restored.restored += 1;
-            } else {
-                restored.left_out += 1;
+            fill(file, &mut bytes)?;
+            if bytes[0] == END {
+                if bytes != end(record, sum) {
+                    return Err(RestoreError::Checksum);
+                }
+                break;
             }
+            if record == most {
+                return Err(RestoreError::TooMany { most });
+            }
+            sum.add(&bytes);
+            let connection = decode(&clock, &bytes);
+            connections.extend(connection.map_err(|what| RestoreError::Record { record, what })?);
+            record += 1;
         }
-        Ok(restored)
+        let adopted = |Ended { key, connection }: &&Ended| self.adopt(key, connection);
+        let restored = connections.iter().filter(adopted).count() as u32;
+        Ok(Restored { restored, left_out: record - restored, age })
+    }
+}
+
+/// Connections that were silent for longer than so many milliseconds (12 days) are left out: times wrap,
+/// and what seems to come is taken for now.
+const LONGEST: u32 = u32::MAX / 4;
+
+/// Bytes written at a time.
+const BLOCK: usize = 1 << 16;
+
+/// What is written, with its checksum.
+struct Summed<'a, W> {
+    out: &'a mut W,
+    sum: Sum,
+    waiting: Vec<u8>,
+}
+
+impl<W: Write> Summed<'_, W> {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.waiting.len() + bytes.len() > BLOCK {
+            self.flush()?;
+        }
+        self.waiting.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sum.add(&self.waiting);
+        self.out.write_all(&self.waiting)?;
+        self.waiting.clear();
+        Ok(())
+    }
+}
+
+/// FNV-1a over words of 64 bits: for damage, not against forgers, who could write the whole file.
+#[derive(Clone, Copy)]
+struct Sum(u64);
+
+impl Default for Sum {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Sum {
+    /// All that is written comes in multiples of eight bytes.
+    fn add(&mut self, bytes: &[u8]) {
+        for word in bytes.chunks_exact(8) {
+            let word = u64::from_le_bytes(word.try_into().unwrap_or_default());
+            self.0 = (self.0 ^ word).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+}
+
+/// Where a record has its IP version, the end has this.
+const END: u8 = 0;
+
+fn end(count: u32, sum: Sum) -> [u8; RECORD] {
+    let mut end = [END; RECORD];
+    end[4..8].copy_from_slice(&count.to_le_bytes());
+    end[8..16].copy_from_slice(&sum.0.to_le_bytes());
+    end
+}
+
+fn fill(file: &mut impl Read, bytes: &mut [u8]) -> Result<(), RestoreError> {
+    file.read_exact(bytes).map_err(|error| match error.kind() {
+        ErrorKind::UnexpectedEof => RestoreError::Truncated,
+        _ => RestoreError::Read(error),
+    })
+}
+
+/// How long before `wall` a file was saved.
+fn age(saved: u64, wall: SystemTime) -> Result<Duration, RestoreError> {
+    let wall = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let saved = Duration::from_millis(saved);
+    match wall.checked_sub(saved) {
+        Some(age) => Ok(age),
+        None if saved - wall <= SKEW => Ok(Duration::ZERO),
+        None => Err(RestoreError::Future(saved - wall)),
+    }
+}
+
+/// How the times and windows of a file are to be read.
+struct Clock {
+    now: u32,
+    away: Duration,
+    windows: Windows,
+}
+
+impl Clock {
+    /// When it was, `ago` milliseconds before the file was saved; `None` if that is too long ago for
+    /// the wrapping clock.
+    fn before(&self, ago: u32) -> Option<u32> {
+        let ago = u32::try_from(u128::from(ago) + self.away.as_millis()).ok()?;
+        Some(self.now.wrapping_sub(ago))
+    }
+
+    /// The same of the last packet: beyond [`LONGEST`] nobody waits for another.
+    fn lately_before(&self, ago: u32) -> Option<u32> {
+        self.before(ago).filter(|seen| self.now.wrapping_sub(*seen) <= LONGEST)
     }
 }
 
@@ -156,7 +322,8 @@ fn encode(now: u32, key: &Key, connection: &Connection) -> [u8; RECORD] {
     record
 }
 
-fn decode(now: u32, record: &[u8; RECORD]) -> Result<Ended, &'static str> {
+/// `None`: right, and over long ago.
+fn decode(clock: &Clock, record: &[u8; RECORD]) -> Result<Option<Ended>, &'static str> {
     let mut fields = Fields(record);
     let [version, number] = fields.take();
     let version = match version {
@@ -174,7 +341,9 @@ fn decode(now: u32, record: &[u8; RECORD]) -> Result<Ended, &'static str> {
     if !query && (a, a_port) > (b, b_port) {
         return Err("its ends in the wrong order");
     }
-    let (created, seen) = (now.wrapping_sub(fields.u32()), now.wrapping_sub(fields.u32()));
+    // One that was opened too long ago to be said seems younger: that is only told, never judged by.
+    let created = clock.before(fields.u32()).unwrap_or(clock.now.wrapping_add(1));
+    let seen = clock.lately_before(fields.u32());
     let traffic = [(); 2].map(|()| Traffic { packets: fields.u48(), bytes: fields.u48() });
     let [flags, kind, there, back] = fields.take();
     let protocol = if number == protocol::TCP {
@@ -189,9 +358,10 @@ fn decode(now: u32, record: &[u8; RECORD]) -> Result<Ended, &'static str> {
             fin: flags >> (2 + n) & 1 != 0,
         };
         let sides = [side(0, there), side(1, back)];
+        let phase = Phase::from_number(kind);
+        let moved = clock.windows == Windows::Moved && !phase.half_open();
         // Which flags were seen before the restart is not written.
-        let picked_up = flags & 2 != 0;
-        Protocol::Tcp(Tcp { phase: Phase::from_number(kind), sides, picked_up, flags: 0 })
+        Protocol::Tcp(Tcp { phase, sides, picked_up: flags & 2 != 0 || moved, flags: 0 })
     } else if number == protocol::SCTP {
         if kind > SctpPhase::Aborted as u8 || flags > 3 {
             return Err("an SCTP state that is none");
@@ -204,9 +374,14 @@ fn decode(now: u32, record: &[u8; RECORD]) -> Result<Ended, &'static str> {
         Protocol::Datagram { answered: kind != 0 }
     };
     let opened = if flags & 1 == 0 { Direction::AToB } else { Direction::BToA };
-    let (generation, grant) = (0, Grant::default());
-    let connection = Connection { protocol, opened, generation, grant, created, seen, traffic };
-    Ok(Ended { key, connection })
+    if query && opened == Direction::BToA {
+        return Err("an ICMP query that was opened by who is asked");
+    }
+    let (generation, grant) = (UNJUDGED, Grant::default());
+    Ok(seen.map(|seen| {
+        let connection = Connection { protocol, opened, generation, grant, created, seen, traffic };
+        Ended { key, connection }
+    }))
 }
 
 /// Little-endian fields of a record, one after the other.

@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 use super::fragment::{self, Fragments};
 use super::rate::{Buckets, RateLimits};
 use crate::capture::Tap;
+use crate::connection::snapshot::UNJUDGED;
 use crate::connection::{self, Table};
 use crate::mirror;
 use crate::packet::Tunnels;
@@ -92,12 +93,14 @@ impl Published {
         // In-place changes of identities count as generations too. All parts only grow, and the
         // published number jumps far enough for sums of different snapshots not to meet soon.
         let of_zones = self.zones.iter().map(|(_, zone)| zone.identities.generation());
-        of_zones.fold(
+        let sum = of_zones.fold(
             self.number
                 .wrapping_mul(0x9e37_79b1)
                 .wrapping_add(self.snapshot.identities.generation()),
             u32::wrapping_add,
-        )
+        );
+        // Restored connections have a generation that none is published under, so that each is judged.
+        if sum == UNJUDGED { sum.wrapping_sub(1) } else { sum }
     }
 }
 

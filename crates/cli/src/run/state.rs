@@ -1,0 +1,208 @@
+//! Connections kept over a restart, in a file: read before packets flow, written every few seconds and
+//! when no more packets come.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use portcullis::Engine;
+use portcullis::dataplane::connection::Windows;
+use portcullis::dataplane::port::xdp::FailureMode;
+use serde::Deserialize;
+
+use crate::output::Refused;
+
+/// What the settings say of it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct State {
+    pub(super) file: Option<PathBuf>,
+    /// Seconds between two savings; 0: only at the end.
+    every_seconds: u32,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { file: None, every_seconds: 10 }
+    }
+}
+
+impl State {
+    /// Flag over file.
+    pub(super) fn merge(self, file: Option<PathBuf>) -> Self {
+        Self { file: file.or(self.file), ..self }
+    }
+
+    /// Makes the path mean the same wherever the command is started.
+    pub(super) fn below(&mut self, folder: &Path) {
+        if let Some(file) = &mut self.file {
+            *file = folder.join(&file);
+        }
+    }
+
+    /// Refuses a file that could never be written.
+    ///
+    /// # Errors
+    /// Its folder is not there, or it names a folder.
+    pub(super) fn check(&self) -> Result<(), Refused> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let named = file.file_name().is_some() && !file.is_dir();
+        if named && folder(file).is_dir() {
+            return Ok(());
+        }
+        Err(format!(
+            "error: state file {}: it is a folder, or its folder is not there; name a file in a folder \
+             that only root can write",
+            file.display()
+        )
+        .into())
+    }
+
+    /// Takes the connections of the file into the engine, which nothing flows through yet, and says
+    /// what came of it. Whatever is wrong with the file: then there are none, and connections from
+    /// before are refused as any unknown ones.
+    pub(super) fn restore(&self, engine: &Engine, failure: FailureMode) {
+        let Some(file) = &self.file else { return };
+        let shown = file.display();
+        // Failure mode open lets packets pass that nobody sees while this is away.
+        let windows = match failure {
+            FailureMode::Open => Windows::Moved,
+            FailureMode::Closed => Windows::Hold,
+        };
+        let opened = match open(file) {
+            Ok(Some(opened)) => opened,
+            Ok(None) => {
+                return println!("state: {shown} is not there yet: no connections restored");
+            }
+            Err(why) => return refuse(file, &why),
+        };
+        match engine.restore_connections(windows, &mut BufReader::new(opened)) {
+            Ok(done) => println!(
+                "state: {} connections restored from {shown}, saved {:.1} s ago; {} left out",
+                done.restored,
+                done.age.as_secs_f64(),
+                done.left_out
+            ),
+            Err(error) => refuse(file, &error.to_string()),
+        }
+    }
+
+    /// Begins to save.
+    ///
+    /// # Errors
+    /// No thread is to be had.
+    pub(super) fn keep(&self, engine: &Engine) -> Result<Option<Saver>, Refused> {
+        let Some(file) = self.file.clone() else { return Ok(None) };
+        let every =
+            (self.every_seconds > 0).then(|| Duration::from_secs(self.every_seconds.into()));
+        Ok(Some(Saver::start(engine.clone(), file, every)?))
+    }
+}
+
+fn refuse(file: &Path, why: &str) {
+    eprintln!("error: state file {}: {why}", file.display());
+    eprintln!("note: no connections restored; those from before are refused until they open anew");
+}
+
+/// Saves connections, on a thread of its own.
+pub(super) struct Saver {
+    engine: Engine,
+    file: PathBuf,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Saver {
+    fn start(engine: Engine, file: PathBuf, every: Option<Duration>) -> io::Result<Self> {
+        let (stop, stopped) = channel();
+        let (of_thread, path) = (engine.clone(), file.clone());
+        let thread = every.map(|every| {
+            let save = move || {
+                let mut told = String::new();
+                while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                    let why =
+                        save(&of_thread, &path).err().map_or(String::new(), |e| e.to_string());
+                    // What lasts is told once.
+                    if !why.is_empty() && why != told {
+                        eprintln!("error: state file {}: cannot be saved: {why}", path.display());
+                    }
+                    told = why;
+                }
+            };
+            std::thread::Builder::new().name("state".into()).spawn(save)
+        });
+        Ok(Self { engine, file, stop: Some(stop), thread: thread.transpose()? })
+    }
+
+    /// Saves a last time: after the workers have stopped, so that nothing is missing.
+    pub(super) fn finish(mut self) {
+        self.end();
+        let shown = self.file.display();
+        match save(&self.engine, &self.file) {
+            Ok(count) => println!("state: {count} connections saved to {shown}"),
+            Err(error) => eprintln!("error: state file {shown}: cannot be saved: {error}"),
+        }
+    }
+
+    fn end(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A thread that died has nothing more to save.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Saver {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Opens the file if nobody but its owner can have written it: who can adds connections. `None`: there
+/// is none.
+fn open(path: &Path) -> Result<Option<File>, String> {
+    // A pipe must not make it wait, nor a link lead elsewhere.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+    };
+    let found = file.metadata().map_err(|e| e.to_string())?;
+    if !found.is_file() {
+        return Err("not a file".to_owned());
+    }
+    let ours = [0, nix::unistd::geteuid().as_raw()].contains(&found.uid());
+    if !ours || found.mode() & 0o022 != 0 {
+        return Err("others can write it, and so add connections: chmod 600".to_owned());
+    }
+    Ok(Some(file))
+}
+
+/// Replaces the file: its readers find the old one or the new one, also after a loss of power.
+fn save(engine: &Engine, path: &Path) -> io::Result<u32> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let new = path.with_file_name(format!(".{name}.new"));
+    let _ = fs::remove_file(&new);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let saved = engine.save_connections(&mut file).and_then(|count| {
+        file.flush()?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        File::open(folder(path))?.sync_all()?;
+        Ok(count)
+    });
+    saved.inspect_err(|_| drop(fs::remove_file(&new)))
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
