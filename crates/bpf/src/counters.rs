@@ -78,23 +78,23 @@ pub struct Count {
     pub bytes: u64,
 }
 
-/// A reading of all counters of one program, summed over CPUs. Counters only grow.
+/// A reading of all counters of one port's program, summed over CPUs. Counters only grow.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
     counts: [Count; Counters::SLOTS],
 }
 
 impl Counters {
-    /// Number of slots in the program's map.
-    pub(crate) const SLOTS: usize = Verdict::ALL.len() * Kind::ALL.len();
-    /// Bytes of one slot on one CPU: `struct count` of the program.
+    /// Counts that the program keeps of a port.
+    const SLOTS: usize = Verdict::ALL.len() * Kind::ALL.len();
+    /// Bytes of one of them on one CPU: `struct count` of the program.
     const COUNT_SIZE: usize = 16;
 
-    /// Adds one CPU's value of slot `slot`; a value of the wrong size counts nothing.
-    pub(crate) fn add(&mut self, slot: usize, value: &[u8]) {
-        let Some((packets, bytes)) = value.split_at_checked(Self::COUNT_SIZE / 2) else { return };
+    /// Adds one CPU's counts; what is missing at the end counts nothing.
+    pub(crate) fn add(&mut self, counts: &[u8]) {
         let word = |bytes: &[u8]| bytes.try_into().map(u64::from_ne_bytes).unwrap_or(0);
-        if let Some(count) = self.counts.get_mut(slot) {
+        for (count, value) in self.counts.iter_mut().zip(counts.chunks_exact(Self::COUNT_SIZE)) {
+            let (packets, bytes) = value.split_at(Self::COUNT_SIZE / 2);
             count.packets += word(packets);
             count.bytes += word(bytes);
         }
@@ -119,16 +119,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_are_summed_by_verdict_and_kind() {
+    fn counts_of_all_cpus_are_summed_by_verdict_and_kind() {
         let mut counters = Counters::default();
-        let value =
-            |packets: u64, bytes: u64| [packets.to_ne_bytes(), bytes.to_ne_bytes()].concat();
+        let cpu = |slot: usize, packets: u64, bytes: u64| {
+            let mut words = [0u64; 2 * Counters::SLOTS];
+            (words[2 * slot], words[2 * slot + 1]) = (packets, bytes);
+            words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>()
+        };
         let slot = Verdict::StaleDropped as usize * Kind::ALL.len() + Kind::Arp as usize;
-        counters.add(slot, &value(2, 120));
-        counters.add(slot, &value(1, 60));
-        counters.add(slot - 1, &value(5, 500));
-        counters.add(slot, &[1, 2, 3]);
-        counters.add(Counters::SLOTS, &value(9, 9));
+        counters.add(&cpu(slot, 2, 120));
+        counters.add(&cpu(slot, 1, 60));
+        counters.add(&cpu(slot - 1, 5, 500));
+        counters.add(&[1, 2, 3]);
+        counters.add(&cpu(slot, 7, 7)[..16 * slot + 15]);
         assert_eq!(counters.of(Verdict::StaleDropped, Kind::Arp), Count { packets: 3, bytes: 180 });
         assert_eq!(counters.total(Verdict::StaleDropped), Count { packets: 8, bytes: 680 });
         assert_eq!(counters.total(Verdict::ToSocket), Count::default());

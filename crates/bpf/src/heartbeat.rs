@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::Error;
+use crate::instance::Slots;
 use crate::sys::{self, Mapping};
 
 /// How old a heartbeat may be before the failure mode takes over, unless set otherwise.
@@ -14,50 +15,49 @@ pub const STALE_AFTER: Duration = Duration::from_millis(500);
 /// Bytes between the beats of two queues: `struct beat` of the program.
 const STRIDE: usize = 64;
 
-/// The beats of all queues of one program.
+/// The beats of all slots of one loaded program.
 #[derive(Debug)]
-pub(crate) struct Beats {
-    mapping: Mapping,
-    queues: u32,
-}
+pub(crate) struct Beats(Mapping);
 
 /// The heartbeat of one queue. Whoever serves the queue beats it at least every quarter of the time
 /// after which it counts as stale.
 #[derive(Debug, Clone)]
 pub struct Heartbeat {
-    beats: Arc<Beats>,
-    queue: u32,
+    slots: Arc<Slots>,
+    slot: u32,
 }
 
 impl Beats {
-    pub(crate) fn map(fd: BorrowedFd<'_>, queues: u32) -> Result<Self, Error> {
-        let mapping = Mapping::shared(fd, queues as usize * STRIDE)
-            .map_err(|source| Error::system("mapping the heartbeats", source))?;
-        Ok(Self { mapping, queues })
+    pub(crate) fn map(fd: BorrowedFd<'_>, slots: u32) -> Result<Self, Error> {
+        Mapping::shared(fd, slots as usize * STRIDE)
+            .map(Self)
+            .map_err(|source| Error::system("mapping the heartbeats", source))
+    }
+
+    /// Declares the userspace of a slot gone.
+    pub(crate) fn stop(&self, slot: u32) {
+        self.of(slot).store(0, Ordering::Relaxed);
+    }
+
+    fn of(&self, slot: u32) -> &AtomicU64 {
+        self.0.atomic_u64(slot as usize * STRIDE)
     }
 }
 
 impl Heartbeat {
-    pub(crate) fn new(beats: &Arc<Beats>, queue: u32) -> Result<Self, Error> {
-        if queue >= beats.queues {
-            return Err(Error::NoSuchQueue { queue, queues: beats.queues });
-        }
-        Ok(Self { beats: Arc::clone(beats), queue })
+    pub(crate) fn new(slots: &Arc<Slots>, queue: u32) -> Result<Self, Error> {
+        Ok(Self { slot: slots.of(queue)?, slots: Arc::clone(slots) })
     }
 
     /// Writes the time now. No system call; about 10 ns.
     #[inline]
     pub fn beat(&self) {
-        self.slot().store(sys::monotonic_ns(), Ordering::Relaxed);
+        self.slots.instance().beats().of(self.slot).store(sys::monotonic_ns(), Ordering::Relaxed);
     }
 
     /// Declares userspace gone, at once: what arrives on the queue meets the failure mode until the
     /// next beat.
     pub fn stop(&self) {
-        self.slot().store(0, Ordering::Relaxed);
-    }
-
-    fn slot(&self) -> &AtomicU64 {
-        self.beats.mapping.atomic_u64(self.queue as usize * STRIDE)
+        self.slots.instance().beats().stop(self.slot);
     }
 }

@@ -3,14 +3,15 @@
 //! kernel, interfaces and maps. It must never know policies, identities or connections.
 //!
 //! The program is C (`src/portcullis.bpf.c`), compiled by `build-object`; the object is committed
-//! and embedded, so using this crate needs no BPF compiler. One [`Program`] is one loaded instance
-//! with maps of its own, for one [`Interface`]:
+//! and embedded, so using this crate needs no BPF compiler. A [`Program`] is what one [`Interface`]
+//! has of it; those of a firewall come from one set of [`Programs`], and share what they can:
 //!
 //! ```no_run
-//! use portcullis_bpf::{Attach, Interface, Program, Settings};
+//! use portcullis_bpf::{Attach, Interface, Programs, Settings};
 //!
 //! let interface = Interface::by_name("eth0")?;
-//! let mut program = Program::load(&interface, &Settings::default())?;
+//! let programs = Programs::default();
+//! let mut program = programs.load(&interface, &Settings::default())?;
 //! let mode = program.attach(&interface, Attach::PreferNative, None)?;
 //! println!("{} runs the program in {mode} mode", interface.name());
 //! // For each queue: program.set_socket(queue, &socket)?, then beat before every batch.
@@ -26,9 +27,13 @@ mod counters;
 mod early_drop;
 mod error;
 mod heartbeat;
+mod instance;
 mod interface;
 mod link;
-mod loader;
+mod namespace;
+mod object;
+mod program;
+mod programs;
 mod settings;
 mod sys;
 
@@ -37,5 +42,6 @@ pub use early_drop::{EarlyDrop, Replaced};
 pub use error::Error;
 pub use heartbeat::{Heartbeat, STALE_AFTER};
 pub use interface::Interface;
-pub use loader::Program;
+pub use program::Program;
+pub use programs::Programs;
 pub use settings::{Attach, AttachMode, FailureMode, Settings};

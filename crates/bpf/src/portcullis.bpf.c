@@ -2,7 +2,9 @@
 //
 // The XDP program of portcullis. It judges nothing: it hands every packet to the AF_XDP socket of
 // the queue it came in on, as long as userspace is alive. When it is not (no socket, or no
-// heartbeat), the failure mode decides. One loaded instance, with maps of its own, serves one port.
+// heartbeat), the failure mode decides. One loaded instance serves many ports, told apart by interface:
+// every further program that the kernel gets to run makes it wait for all CPUs once, every further
+// interface of a program that it has does not.
 //
 // Two entry points share one body. `portcullis` is what ordinary MTUs get, since every driver with
 // XDP can run it. `portcullis_frags` accepts packets of several buffers, which jumbo MTUs need and
@@ -49,6 +51,13 @@ struct beat {
 	__u64 pad[7];
 };
 
+// What a port has of the maps below, and what it counted. Each CPU has a copy: it writes its own.
+struct port {
+	__u32 first_slot; // that of its queue 0; the others follow
+	__u32 queues;
+	struct count counts[VERDICTS * KINDS];
+};
+
 struct ipv4_key {
 	__u32 prefix_len;
 	__u8 address[4];
@@ -65,9 +74,18 @@ const volatile __u32 early_drop = 0;
 const volatile __u64 stale_after_ns = 500 * 1000 * 1000;
 const volatile __u32 bypass_interface = 0; // the other port of a wire
 
+// By interface index, of the one network namespace that an instance serves.
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 1); // the loader sets the number of ports
+	__type(key, __u32);
+	__type(value, struct port);
+} ports SEC(".maps");
+
+// A slot for each queue of each port.
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
-	__uint(max_entries, 1); // the loader sets the number of queues
+	__uint(max_entries, 1); // the loader sets the number of slots
 	__type(key, __u32);
 	__type(value, __u32);
 } sockets SEC(".maps");
@@ -75,17 +93,10 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1); // the loader sets the number of queues
+	__uint(max_entries, 1); // the loader sets the number of slots
 	__type(key, __u32);
 	__type(value, struct beat);
 } beats SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, VERDICTS * KINDS);
-	__type(key, __u32);
-	__type(value, struct count);
-} counters SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
@@ -170,20 +181,19 @@ static __always_inline int in_early_drop_set(void *data, void *end, enum kind ki
 	return 0;
 }
 
-static __always_inline void count(enum verdict verdict, enum kind kind, __u64 bytes)
+static __always_inline void count(struct port *port, enum verdict verdict, enum kind kind, __u64 bytes)
 {
-	__u32 key = verdict * KINDS + kind;
-	struct count *count = bpf_map_lookup_elem(&counters, &key);
+	__u32 n = verdict * KINDS + kind;
 
-	if (count) {
-		count->packets += 1;
-		count->bytes += bytes;
+	if (port && n < VERDICTS * KINDS) {
+		port->counts[n].packets += 1;
+		port->counts[n].bytes += bytes;
 	}
 }
 
-static __always_inline int userspace_is_alive(__u32 queue)
+static __always_inline int userspace_is_alive(__u32 slot)
 {
-	struct beat *beat = bpf_map_lookup_elem(&beats, &queue);
+	struct beat *beat = bpf_map_lookup_elem(&beats, &slot);
 	__s64 age;
 
 	if (!beat)
@@ -197,25 +207,34 @@ static __always_inline int steer(struct xdp_md *ctx, __u64 bytes)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
+	__u32 interface = ctx->ingress_ifindex;
 	__u32 queue = ctx->rx_queue_index;
 	int failure_action = failure_open ? XDP_PASS : XDP_DROP;
+	struct port *port = bpf_map_lookup_elem(&ports, &interface);
 	__u32 ip_offset;
 	enum kind kind = parse(data, end, &ip_offset);
+	__u32 slot;
 	int action;
 
 	if (early_drop && in_early_drop_set(data, end, kind, ip_offset)) {
-		count(EARLY_DROPPED, kind, bytes);
+		count(port, EARLY_DROPPED, kind, bytes);
 		return XDP_DROP;
 	}
-	if (!userspace_is_alive(queue)) {
-		count(failure_open ? STALE_PASSED : STALE_DROPPED, kind, bytes);
+	// Pinned, and let go of by userspace: nobody reads its counts any more.
+	if (!port)
+		return failure_action;
+	slot = port->first_slot + queue;
+	if (queue >= port->queues || !userspace_is_alive(slot)) {
+		count(port, failure_open ? STALE_PASSED : STALE_DROPPED, kind, bytes);
 		return failure_action;
 	}
-	action = bpf_redirect_map(&sockets, queue, failure_action);
+	// Should the slot be another port's by now, the kernel drops the packet: a socket takes packets
+	// of the queue that it is bound to alone.
+	action = bpf_redirect_map(&sockets, slot, failure_action);
 	if (action == XDP_REDIRECT)
-		count(TO_SOCKET, kind, bytes);
+		count(port, TO_SOCKET, kind, bytes);
 	else
-		count(failure_open ? MISS_PASSED : MISS_DROPPED, kind, bytes);
+		count(port, failure_open ? MISS_PASSED : MISS_DROPPED, kind, bytes);
 	return action;
 }
 

@@ -72,9 +72,9 @@ fn ip(args: &[&str]) -> bool {
     Command::new("ip").args(args).status().is_ok_and(|status| status.success())
 }
 
-fn open(wire: usize) -> Opened {
+fn open(wire: usize, config: &Config) -> Opened {
     let (a, b) = (format!("a{wire}"), format!("b{wire}"));
-    xdp::open(&[&a, &b], &small()).unwrap_or_else(|error| panic!("wire {wire}: {error}"))
+    xdp::open(&[&a, &b], config).unwrap_or_else(|error| panic!("wire {wire}: {error}"))
 }
 
 /// One look at every port, as an idle worker takes.
@@ -110,11 +110,12 @@ fn a_full_node_of_wires_is_small_and_quick() {
     let Some(node) = Node::new(count) else { return };
     node.enter();
     let before = resident();
+    let config = small();
     let mut wires = Vec::with_capacity(count);
     let mut added = Vec::with_capacity(count);
     for wire in 0..count {
         let start = Instant::now();
-        wires.push(open(wire));
+        wires.push(open(wire, &config));
         added.push(start.elapsed());
     }
     let slowest = *added.iter().max().unwrap();
@@ -134,7 +135,7 @@ fn a_full_node_of_wires_is_small_and_quick() {
         let start = Instant::now();
         drop(wires.swap_remove(wire));
         removed.push(start.elapsed());
-        wires.push(open(wire));
+        wires.push(open(wire, &config));
     }
     println!(
         "{count} wires: {} KiB each, added in {:?} (slowest {slowest:?}), removed in {:?}, \

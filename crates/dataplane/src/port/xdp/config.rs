@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use portcullis_bpf::{AttachMode, FailureMode, STALE_AFTER};
+use portcullis_bpf::{AttachMode, FailureMode, Programs, STALE_AFTER};
 
 use super::Error;
 use super::memory::{HugePages, Numa};
@@ -103,6 +103,9 @@ pub struct Config {
     pub promiscuous: bool,
     /// Capacity of the early-drop set of each interface; 0 for none.
     pub early_drop_capacity: u32,
+    /// The loaded programs. Clones of a `Config` name the same ones, so that wires that come later
+    /// need not load theirs.
+    pub programs: Programs,
 }
 
 impl Default for Config {
@@ -121,6 +124,7 @@ impl Default for Config {
             busy_wait: Duration::from_secs(2),
             promiscuous: true,
             early_drop_capacity: 0,
+            programs: Programs::default(),
         }
     }
 }

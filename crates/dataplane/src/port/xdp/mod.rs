@@ -58,7 +58,7 @@ pub use memory::{HugePages, Memory, Numa};
 pub use open::{OpenInterface, Opened, open};
 pub use output::{Output, open_output};
 pub use portcullis_bpf::{
-    AttachMode, Counters as ProgramCounters, EarlyDrop, FailureMode, Replaced,
+    AttachMode, Counters as ProgramCounters, EarlyDrop, FailureMode, Programs, Replaced,
     Verdict as ProgramVerdict,
 };
 pub use queue::{QueueCounters, QueuePort};

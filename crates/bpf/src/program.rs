@@ -1,29 +1,16 @@
-//! Loading the program, attaching it through a link, and reaching its maps.
+//! The program of one port: attaching it through a link, and reaching what it has of the maps.
 
-use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Once};
-use std::time::Duration;
-
-use libbpf_rs::{MapCore, MapFlags, MapHandle, ObjectBuilder, OpenObject, PrintLevel};
+use std::sync::Arc;
 
 use crate::early_drop::EarlyDrop;
-use crate::heartbeat::{Beats, Heartbeat};
+use crate::heartbeat::Heartbeat;
+use crate::instance::Slots;
 use crate::link::Link;
 use crate::sys;
-use crate::{Attach, AttachMode, Counters, Error, FailureMode, Interface, Settings};
-
-/// The compiled program.
-static OBJECT: &[u8] = include_bytes!("portcullis.bpf.o");
-
-/// The program behind the XDP program on wires.
-const BYPASS: &str = "portcullis_bypass";
-
-/// Above this MTU packets may come in several buffers. Drivers put the limit of one buffer between
-/// 3,000 and 3,520 bytes.
-const SINGLE_BUFFER_MTU: u32 = 3000;
+use crate::{Attach, AttachMode, Counters, Error, Interface, Programs, Settings};
 
 /// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` of linux/if_link.h.
 const GENERIC_FLAG: u32 = 1 << 1;
@@ -32,73 +19,28 @@ const NATIVE_FLAG: u32 = 1 << 2;
 const ATTACHED_NATIVE: u8 = 1;
 const ATTACHED_GENERIC: u8 = 2;
 
-/// One loaded instance of the program, with maps of its own, attached or not. Dropping it detaches.
+/// The program as one interface has it, attached or not. Dropping it detaches.
 #[derive(Debug)]
 pub struct Program {
     link: Option<Link>,
     bypass_link: Option<Link>,
-    program: OwnedFd,
     bypass: Option<OwnedFd>,
-    sockets: MapHandle,
-    counters: MapHandle,
-    beats: Arc<Beats>,
-    early_drop: EarlyDrop,
-    queues: u32,
+    interface: u32,
+    slots: Arc<Slots>,
 }
 
 impl Program {
-    /// Loads an instance for `interface`, with a slot for each of its receive queues. Until the
-    /// first heartbeat the failure mode holds. A few milliseconds.
+    pub(crate) fn new(interface: &Interface, slots: Slots, bypass: Option<OwnedFd>) -> Self {
+        let (link, bypass_link, slots) = (None, None, Arc::new(slots));
+        Self { link, bypass_link, bypass, interface: interface.index(), slots }
+    }
+
+    /// Loads the program for `interface` alone, as [`Programs::load`] of a set of its own does.
     ///
     /// # Errors
-    /// [`Error::NotPermitted`], [`Error::OldKernel`] or, with what the verifier said,
-    /// [`Error::Load`].
+    /// As there.
     pub fn load(interface: &Interface, settings: &Settings) -> Result<Self, Error> {
-        let entry =
-            if interface.mtu() > SINGLE_BUFFER_MTU { "portcullis_frags" } else { "portcullis" };
-        let queues = interface.rx_queues();
-        let mut object = open()?;
-        configure(&mut object, settings, queues)
-            .map_err(|error| load_error(sys::os_error(&error)))?;
-        let bypass = settings.failure == FailureMode::Open && settings.bypass_to.is_some();
-        for mut program in object.progs_mut() {
-            let chosen = program.name() == entry || (bypass && program.name() == BYPASS);
-            program.set_autoload(chosen);
-        }
-        take_log();
-        let object = object.load().map_err(|error| load_error(sys::os_error(&error)))?;
-
-        let map = |name: &str| {
-            let map = object.maps().find(|map| map.name() == name);
-            map.ok_or_else(|| load_error(io::ErrorKind::NotFound.into())).and_then(|map| {
-                MapHandle::try_from(&map).map_err(|error| load_error(sys::os_error(&error)))
-            })
-        };
-        let (sockets, counters, beats) = (map("sockets")?, map("counters")?, map("beats")?);
-        let early_drop = EarlyDrop::new(
-            map("early_drop_ipv4")?,
-            map("early_drop_ipv6")?,
-            settings.early_drop_capacity,
-        );
-        let program = |name: &str| {
-            let program = object.progs().find(|program| program.name() == name);
-            let program = program.ok_or_else(|| load_error(io::ErrorKind::NotFound.into()))?;
-            program.as_fd().try_clone_to_owned().map_err(load_error)
-        };
-        let bypass = if bypass { Some(program(BYPASS)?) } else { None };
-        let program = program(entry)?;
-        let beats = Arc::new(Beats::map(beats.as_fd(), queues)?);
-        Ok(Self {
-            link: None,
-            bypass_link: None,
-            program,
-            bypass,
-            sockets,
-            counters,
-            beats,
-            early_drop,
-            queues,
-        })
+        Programs::default().load(interface, settings)
     }
 
     /// Attaches the program; answers the mode obtained, as the kernel reports it.
@@ -169,12 +111,9 @@ impl Program {
     /// # Errors
     /// [`Error::NoSuchQueue`]; [`Error::System`] if it is no AF_XDP socket with an RX ring.
     pub fn set_socket(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), Error> {
-        if queue >= self.queues {
-            return Err(Error::NoSuchQueue { queue, queues: self.queues });
-        }
-        let value = socket.as_raw_fd().to_ne_bytes();
-        self.sockets.update(&queue.to_ne_bytes(), &value, MapFlags::ANY).map_err(|error| {
-            Error::system(format!("steering queue {queue} to its socket"), sys::os_error(&error))
+        let slot = self.slots.of(queue)?;
+        self.slots.instance().set_socket(slot, socket.as_raw_fd()).map_err(|source| {
+            Error::system(format!("steering queue {queue} to its socket"), source)
         })
     }
 
@@ -183,35 +122,25 @@ impl Program {
     /// # Errors
     /// [`Error::NoSuchQueue`].
     pub fn heartbeat(&self, queue: u32) -> Result<Heartbeat, Error> {
-        Heartbeat::new(&self.beats, queue)
+        Heartbeat::new(&self.slots, queue)
     }
 
     /// The set of source prefixes that are dropped at once.
     pub fn early_drop(&self) -> &EarlyDrop {
-        &self.early_drop
+        self.slots.instance().early_drop()
     }
 
     /// Number of queues that the program serves.
     pub fn queues(&self) -> u32 {
-        self.queues
+        self.slots.queues()
     }
 
-    /// Reads all counters. Two dozen system calls.
+    /// Reads all counters. A system call.
     ///
     /// # Errors
     /// A failed system call.
     pub fn counters(&self) -> Result<Counters, Error> {
-        let mut counters = Counters::default();
-        for slot in 0..Counters::SLOTS {
-            let key = (slot as u32).to_ne_bytes();
-            let values = self.counters.lookup_percpu(&key, MapFlags::ANY).map_err(|error| {
-                Error::system("reading the program's counters", sys::os_error(&error))
-            })?;
-            for value in values.iter().flatten() {
-                counters.add(slot, value);
-            }
-        }
-        Ok(counters)
+        self.slots.instance().counters(self.interface)
     }
 
     /// Runs the program once over `packet`, in the kernel but on no interface, as received on queue
@@ -220,12 +149,12 @@ impl Program {
     /// # Errors
     /// A failed system call; the kernel takes packets from 14 bytes to about a page.
     pub fn test_run(&self, packet: &[u8]) -> Result<(u32, Vec<u8>), Error> {
-        sys::test_run(self.program.as_fd(), packet)
+        sys::test_run(self.slots.instance().program(), packet)
             .map_err(|source| Error::system("running the program on a test packet", source))
     }
 
     fn link(&self, interface: &Interface, flags: u32, pins: Option<&Path>) -> Result<Link, Error> {
-        let program = self.program.as_fd();
+        let program = self.slots.instance().program();
         let attach = || {
             sys::link_xdp(program, interface.index(), flags)
                 .map_err(|source| attach_error(interface, flags, source))
@@ -234,42 +163,13 @@ impl Program {
     }
 }
 
-fn open() -> Result<OpenObject, Error> {
-    static QUIET: Once = Once::new();
-    QUIET.call_once(|| {
-        libbpf_rs::set_print(Some((PrintLevel::Warn, keep_log)));
-    });
-    take_log();
-    ObjectBuilder::default().open_memory(OBJECT).map_err(|error| load_error(sys::os_error(&error)))
-}
-
-fn configure(
-    object: &mut OpenObject,
-    settings: &Settings,
-    queues: u32,
-) -> Result<(), libbpf_rs::Error> {
-    let early_drop = settings.early_drop_capacity;
-    for mut map in object.maps_mut() {
-        match map.name().to_str() {
-            Some("sockets" | "beats") => map.set_max_entries(queues)?,
-            Some("early_drop_ipv4" | "early_drop_ipv6") => {
-                map.set_max_entries(early_drop.max(1))?
-            }
-            Some(name) if name.ends_with(".rodata") => {
-                let open = u32::from(settings.failure == FailureMode::Open);
-                let stale = settings.stale_after.max(Duration::from_millis(10)).as_nanos();
-                let stale = i64::try_from(stale).unwrap_or(i64::MAX);
-                let mut value = Vec::with_capacity(24);
-                value.extend(open.to_ne_bytes());
-                value.extend(u32::from(early_drop > 0).to_ne_bytes());
-                value.extend(stale.to_ne_bytes());
-                value.extend(settings.bypass_to.unwrap_or(0).to_ne_bytes());
-                map.set_initial_value(&value)?;
-            }
-            _ => {}
-        }
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Off the interface first: what comes after this meets no program, or, where its link is
+        // pinned, the failure mode.
+        (self.link, self.bypass_link) = (None, None);
+        self.slots.leave(self.interface);
     }
-    Ok(())
 }
 
 fn attach_error(interface: &Interface, flags: u32, source: io::Error) -> Error {
@@ -295,39 +195,6 @@ fn bypass_error(interface: &Interface, source: io::Error) -> Error {
         Some(libc::EINVAL | libc::EOPNOTSUPP) => Error::OldKernel { what, source },
         _ => Error::system(what, source),
     }
-}
-
-fn load_error(source: io::Error) -> Error {
-    let log = take_log();
-    match source.raw_os_error() {
-        // The verifier's word for a program that it does not like; without CAP_PERFMON it dislikes
-        // arithmetic on pointers.
-        Some(libc::EACCES) if !log.is_empty() && !log.contains("pointer") => {
-            Error::Load { log, source }
-        }
-        Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => {
-            Error::system("loading the XDP program", source)
-        }
-        _ => Error::Load { log, source },
-    }
-}
-
-thread_local! {
-    /// What libbpf said during the call in progress on this thread.
-    static LOG: RefCell<String> = const { RefCell::new(String::new()) };
-}
-
-fn keep_log(_: PrintLevel, message: String) {
-    const LOG_LIMIT: usize = 4096;
-    LOG.with_borrow_mut(|log| {
-        if log.len() < LOG_LIMIT {
-            log.push_str(&message);
-        }
-    });
-}
-
-fn take_log() -> String {
-    LOG.take().trim_end().to_owned()
 }
 
 #[cfg(test)]

@@ -1,0 +1,231 @@
+//! Ports that share a loaded program: what they share and what they do not. Needs CAP_NET_ADMIN,
+//! CAP_SYS_ADMIN (for network namespaces), CAP_BPF and iproute2.
+
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::process::Command;
+use std::thread;
+
+use portcullis_bpf::{
+    Attach, Error, FailureMode, Interface, Kind, Program, Programs, Settings, Verdict,
+};
+
+const XDP_DROP: u32 = 1;
+
+/// Runs a test in a network namespace of its own; says so aloud where that is not permitted.
+fn in_a_namespace(test: impl FnOnce() + Send) {
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // SAFETY: no pointers are passed; the thread ends with the test.
+            if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+                eprintln!("skipped: {}", std::io::Error::last_os_error());
+                return;
+            }
+            let lo = Interface::by_name("lo").unwrap();
+            match Programs::default().load(&lo, &Settings::default()) {
+                Err(Error::NotPermitted { .. }) => eprintln!("skipped: needs CAP_BPF"),
+                answer => {
+                    answer.unwrap();
+                    test();
+                }
+            }
+        });
+    });
+}
+
+fn ip(args: &str) -> String {
+    let output = Command::new("ip").args(args.split_whitespace()).output().unwrap();
+    assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A link between two interfaces, up.
+fn link(one: &str, other: &str) {
+    ip(&format!("link add name {one} type veth peer name {other}"));
+    for end in [one, other] {
+        ip(&format!("link set {end} up"));
+    }
+}
+
+fn load(programs: &Programs, interface: &str, settings: &Settings) -> Program {
+    let interface = Interface::by_name(interface).unwrap();
+    let mut program = programs.load(&interface, settings).unwrap();
+    program.attach(&interface, Attach::Native, None).unwrap();
+    program
+}
+
+/// The number of the program that runs on an interface.
+fn id(interface: &str) -> u64 {
+    let said = ip(&format!("link show dev {interface}"));
+    let id = said.split("prog/xdp id ").nth(1).unwrap_or_else(|| panic!("no program: {said}"));
+    id.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// Sends frames that no network stack makes by itself.
+fn send(interface: &str, count: usize) {
+    // SAFETY: no pointers are passed.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: opened above, owned by nobody else.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let name = CString::new(interface).unwrap();
+    // SAFETY: all zeroes is a valid address.
+    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    to.sll_family = libc::AF_PACKET as u16;
+    // SAFETY: the name is NUL-terminated.
+    to.sll_ifindex = unsafe { libc::if_nametoindex(name.as_ptr()) } as i32;
+    let mut frame = [0u8; 60];
+    frame[12..14].copy_from_slice(&[0x88, 0xb5]);
+    for _ in 0..count {
+        // SAFETY: frame and address live through the call and their sizes are given.
+        let sent = unsafe {
+            libc::sendto(
+                socket.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                std::ptr::from_ref(&to).cast(),
+                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+            )
+        };
+        assert_eq!(sent, 60, "{}", std::io::Error::last_os_error());
+    }
+}
+
+/// Such frames by where they went, once there are `sum` of them.
+fn counts(program: &Program, sum: u64) -> Vec<(Verdict, u64)> {
+    let mut all = Vec::new();
+    for _ in 0..200 {
+        let counters = program.counters().unwrap();
+        let count = |verdict| (verdict, counters.of(verdict, Kind::Other).packets);
+        all = Verdict::ALL.map(count).into_iter().filter(|(_, packets)| *packets > 0).collect();
+        if all.iter().map(|(_, packets)| packets).sum::<u64>() >= sum {
+            break;
+        }
+        thread::sleep(std::time::Duration::from_millis(10));
+    }
+    all
+}
+
+#[test]
+fn ports_of_one_set_share_the_program_but_neither_heartbeats_nor_counters() {
+    in_a_namespace(|| {
+        link("port-a", "far-a");
+        link("port-b", "far-b");
+        let programs = Programs::default();
+        let settings =
+            Settings { stale_after: std::time::Duration::from_secs(30), ..Settings::default() };
+        let a = load(&programs, "port-a", &settings);
+        let b = load(&programs.clone(), "port-b", &settings);
+        assert_eq!(id("port-a"), id("port-b"));
+
+        a.heartbeat(0).unwrap().beat();
+        send("far-a", 3);
+        send("far-b", 5);
+        assert_eq!(counts(&a, 3), [(Verdict::MissDropped, 3)]);
+        assert_eq!(counts(&b, 5), [(Verdict::StaleDropped, 5)]);
+
+        // One goes and comes again: the other does not notice, and it begins anew.
+        drop(a);
+        send("far-b", 1);
+        assert_eq!(counts(&b, 6), [(Verdict::StaleDropped, 6)]);
+        let a = load(&programs, "port-a", &settings);
+        assert_eq!(id("port-a"), id("port-b"));
+        send("far-a", 2);
+        assert_eq!(counts(&a, 2), [(Verdict::StaleDropped, 2)]);
+    });
+}
+
+#[test]
+fn the_heartbeat_of_a_port_that_is_gone_speaks_for_no_other() {
+    in_a_namespace(|| {
+        let programs = Programs::default();
+        let lo = Interface::by_name("lo").unwrap();
+        let load = || programs.load(&lo, &Settings::default()).unwrap();
+        let first = load();
+        let stray = first.heartbeat(0).unwrap();
+        drop(first);
+        let second = load();
+        stray.beat();
+        assert_eq!(second.test_run(&[0; 60]).unwrap().0, XDP_DROP);
+        assert_eq!(counts(&second, 1), [(Verdict::StaleDropped, 1)]);
+        second.heartbeat(0).unwrap().beat();
+        stray.stop();
+        assert_eq!(second.test_run(&[0; 60]).unwrap().0, XDP_DROP);
+        assert_eq!(counts(&second, 2), [(Verdict::MissDropped, 1), (Verdict::StaleDropped, 1)]);
+    });
+}
+
+#[test]
+fn an_interface_that_is_opened_twice_gets_a_program_of_its_own() {
+    in_a_namespace(|| {
+        let programs = Programs::default();
+        let lo = Interface::by_name("lo").unwrap();
+        let [one, other] = [(); 2].map(|()| programs.load(&lo, &Settings::default()).unwrap());
+        one.heartbeat(0).unwrap().beat();
+        for program in [&one, &other] {
+            program.test_run(&[0; 60]).unwrap();
+        }
+        assert_eq!(counts(&one, 1), [(Verdict::MissDropped, 1)]);
+        assert_eq!(counts(&other, 1), [(Verdict::StaleDropped, 1)]);
+    });
+}
+
+#[test]
+fn other_settings_or_another_namespace_mean_another_program() {
+    in_a_namespace(|| {
+        for (one, other) in [("port-a", "port-b"), ("port-c", "port-d")] {
+            link(one, other);
+        }
+        let programs = Programs::default();
+        let open = Settings { failure: FailureMode::Open, ..Settings::default() };
+        let early_drop = Settings { early_drop_capacity: 2, ..Settings::default() };
+        let _closed = load(&programs, "port-a", &Settings::default());
+        let _open = load(&programs, "port-b", &open);
+        let sets = ["port-c", "port-d"].map(|name| load(&programs, name, &early_drop));
+        let ids: BTreeSet<_> = ["port-a", "port-b", "port-c", "port-d"].map(id).into();
+        assert_eq!(ids.len(), 4, "{ids:?}");
+        let source = "192.0.2.1".parse().unwrap();
+        sets[0].early_drop().insert(source, 32).unwrap();
+        assert_eq!(sets[1].early_drop().prefixes().count(), 0);
+
+        // Both have the index 1.
+        let lo = Interface::by_name("lo").unwrap();
+        let here = programs.load(&lo, &Settings::default()).unwrap();
+        here.heartbeat(0).unwrap().beat();
+        in_a_namespace(|| {
+            let lo = Interface::by_name("lo").unwrap();
+            let there = programs.load(&lo, &Settings::default()).unwrap();
+            there.test_run(&[0; 60]).unwrap();
+            assert_eq!(counts(&there, 1), [(Verdict::StaleDropped, 1)]);
+        });
+        here.test_run(&[0; 60]).unwrap();
+        assert_eq!(counts(&here, 1), [(Verdict::MissDropped, 1)]);
+    });
+}
+
+#[test]
+fn when_a_program_is_full_the_next_has_room() {
+    in_a_namespace(|| {
+        let programs = Programs::default();
+        let mut loaded = Vec::new();
+        for n in 0..36 {
+            let (one, other) = (format!("a{n}"), format!("b{n}"));
+            link(&one, &other);
+            for name in [one, other] {
+                loaded.push((load(&programs, &name, &Settings::default()), name));
+            }
+        }
+        let ids: BTreeSet<_> = loaded.iter().map(|(_, name)| id(name)).collect();
+        assert_eq!(ids.len(), 2, "64 ports and 8");
+        for (n, (_, name)) in loaded.iter().enumerate() {
+            send(name, n + 1);
+        }
+        for (n, (program, _)) in loaded.iter().enumerate() {
+            // What is sent on one end arrives at the other.
+            let came = if n % 2 == 0 { n + 2 } else { n } as u64;
+            assert_eq!(counts(program, came), [(Verdict::StaleDropped, came)]);
+        }
+    });
+}
