@@ -4,7 +4,10 @@
 //! A change of everything builds a new table beside the old one and publishes table and program with
 //! one pointer store. A change of one endpoint is cheaper: the program that knows the new identities
 //! is published first, then the table is changed in place; meanwhile addresses that still have an
-//! identity of before are judged as before. A change that fails is taken back.
+//! identity of before are judged as before. A change that fails is taken back. What a set holds is
+//! replaced beside other changes: [`feed`].
+
+pub(crate) mod feed;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU16;
@@ -24,6 +27,7 @@ use portcullis_policy::model::PolicySet;
 use portcullis_policy::{self as policy, RuleInfo, Update};
 
 use crate::Error;
+use crate::control::feed::Beside;
 use crate::engine::Config;
 use crate::event::StagedVerdict;
 use crate::glue;
@@ -53,6 +57,8 @@ pub(crate) struct Control {
     apart: bool,
     /// Contents of sets that were replaced at run time, by the name of the set.
     feeds: BTreeMap<Box<str>, Arc<[IpNet]>>,
+    /// The table that is built beside this one, if one is.
+    beside: Option<Beside>,
     /// Generations of identities, each with the time from which on it was in force.
     timeline: VecDeque<(Time, Generation)>,
     retention: Duration,
@@ -101,6 +107,7 @@ impl Control {
             judge: None,
             apart: false,
             feeds: BTreeMap::new(),
+            beside: None,
             timeline: VecDeque::new(),
             retention: config.retention,
             generation: 0,
@@ -168,9 +175,14 @@ impl Control {
     fn stage_follows(&mut self, change: impl FnOnce(&mut Self) -> Result<(), Error>) {
         let Some(staged) = &mut self.staged else { return };
         if let Err(error) = change(staged) {
-            self.unstage();
-            self.unstaged = Some(error.to_string());
+            self.end_staged(&error);
         }
+    }
+
+    /// Ends what was staged, because it cannot follow.
+    pub(crate) fn end_staged(&mut self, why: &Error) {
+        self.unstage();
+        self.unstaged = Some(why.to_string());
     }
 
     /// The staged rule of this number.
@@ -247,29 +259,6 @@ impl Control {
     ) -> Result<(), Error> {
         let cluster = ClusterState { endpoints, ..self.engine.registry().cluster() };
         self.set_cluster(now, cluster)
-    }
-
-    /// Replaces the content of a set that the policies name.
-    pub(crate) fn set_feed(
-        &mut self,
-        now: Time,
-        name: &str,
-        prefixes: Vec<IpNet>,
-    ) -> Result<(), Error> {
-        let mut policies = self.engine.policies().clone();
-        let Some(set) = policies.sets.iter_mut().find(|set| &*set.name == name) else {
-            let known = policies.sets.iter().map(|set| set.name.to_string()).collect();
-            return Err(Error::NoSuchSet { name: name.to_owned(), known });
-        };
-        let prefixes: Arc<[IpNet]> = prefixes.into();
-        set.prefixes = Arc::clone(&prefixes);
-        self.replace(now, |engine| engine.set_policies(policies))?;
-        self.stage_follows(|staged| match staged.set_feed(now, name, prefixes.to_vec()) {
-            Err(Error::NoSuchSet { .. }) => Ok(()),
-            result => result,
-        });
-        self.feeds.insert(name.into(), prefixes);
-        Ok(())
     }
 
     /// Lets the documents say again what a set holds, from the next [`Control::apply`] on.
@@ -376,6 +365,7 @@ impl Control {
             Err(error) => Err(error.into()),
         };
         result.map_err(|error| {
+            self.beside = None;
             // What was there compiled before, so that it does again.
             let undone = match before {
                 Some(endpoint) => self.engine.upsert_endpoint((*endpoint).clone()),
@@ -399,6 +389,7 @@ impl Control {
         let (cluster, policies) = before;
         drop(self.engine.apply(cluster, policies));
         self.apart = true;
+        self.beside = None;
         error
     }
 
@@ -416,6 +407,9 @@ impl Control {
             self.publish(judge);
         }
         self.note(now, update.generation);
+        if let Some(beside) = &mut self.beside {
+            beside.changed.extend(update.table.iter().map(|(net, _)| net.addr()));
+        }
         for (prefix, id) in rows {
             match id {
                 Some(id) => self.writer.insert(prefix, id)?,
@@ -433,16 +427,24 @@ impl Control {
         let rows: Result<Vec<_>, Error> =
             rows.map(|(net, id)| Ok((Prefix::try_from(net)?, id))).collect();
         writer.load(rows?)?;
+        self.publish_with(now, (table, writer));
+        Ok(())
+    }
+
+    /// Publishes the program together with a table that holds what the registry says. Answers what
+    /// wrote the table of before.
+    fn publish_with(&mut self, now: Time, (table, writer): (Arc<Table>, Writer)) -> Writer {
         let program = Arc::clone(self.engine.program());
         let current = self.compiled(&program);
         self.published = Some(current.clone());
         self.retired.0.push(std::mem::replace(&mut self.table, table));
-        self.writer = writer;
+        let writer = std::mem::replace(&mut self.writer, writer);
         self.publish(Arc::new(Judge::new(current, None)));
         self.apart = false;
+        self.beside = None;
         let generation = self.registry().generation();
         self.note(now, generation);
-        Ok(())
+        writer
     }
 
     fn compiled(&mut self, program: &Arc<policy::Program>) -> Compiled {

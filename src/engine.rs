@@ -118,6 +118,8 @@ pub(crate) struct Shared {
     pub(crate) began: SystemTime,
     /// What is in force; changed under the lock, read by nobody on the packet path.
     pub(crate) control: Mutex<Control>,
+    /// Held while the content of a set is replaced. Locked first.
+    pub(crate) replacing: Mutex<()>,
     /// The same of other zones, by number. Never locked while `control` is.
     pub(crate) zones: Mutex<BTreeMap<u16, Control>>,
     /// Rules of all zones. Locked last.
@@ -174,6 +176,7 @@ impl Engine {
             config,
             began,
             control,
+            replacing: Mutex::default(),
             zones: Mutex::default(),
             book,
             lanes: Mutex::default(),

@@ -1,4 +1,4 @@
-//! A threat feed of a million CIDRs, replaced while flows are judged.
+//! A threat feed of a million CIDRs, replaced while flows are judged and endpoints come and go.
 //!
 //! ```text
 //! cargo run --release --example threat-feed [-- CIDRS]
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use portcullis::Engine;
 use portcullis::dataplane::verdict::Verdict;
+use portcullis::identity_table::endpoint::Endpoint;
 use portcullis::policy::{Flow, Source, parse_cluster, parse_policies};
 
 const FEED: &str = "GlobalNetworkSet//feed";
@@ -47,21 +48,27 @@ fn main() -> Result<(), Box<dyn Error>> {
     engine.apply(cluster, policies)?;
 
     let (stop, judged) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (changes, longest) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| -> Result<(), Box<dyn Error>> {
         // Stops the judge also when a replacement fails.
         let _stopper = Stopper(&stop);
         scope.spawn(|| judge(&engine, &stop, &judged));
+        scope.spawn(|| come_and_go(&engine, &stop, &changes, &longest));
         for edition in 0..4 {
             let feed = feed(edition, count);
             let (before, started) = (judged.load(Ordering::Relaxed), Instant::now());
+            changes.store(0, Ordering::Relaxed);
+            longest.store(0, Ordering::Relaxed);
             engine.sets().replace(FEED, feed)?;
             let took = started.elapsed();
             let meanwhile = judged.load(Ordering::Relaxed) - before;
             println!(
-                "edition {edition}: {count} CIDRs in force after {:.0} ms; {:.1} million flows \
-                 judged meanwhile",
+                "edition {edition}: {count} CIDRs in force after {:.0} ms; meanwhile {:.1} million \
+                 flows judged, {} endpoints changed, none longer than {} us",
                 took.as_secs_f64() * 1e3,
-                meanwhile as f64 / 1e6
+                meanwhile as f64 / 1e6,
+                changes.load(Ordering::Relaxed),
+                longest.load(Ordering::Relaxed),
             );
             check(&engine, edition, count)?;
         }
@@ -109,6 +116,29 @@ fn judge(engine: &Engine, stop: &AtomicBool, judged: &AtomicU64) {
         judge.flows(&flows, &mut out);
         n = n.wrapping_add(64);
         judged.fetch_add(64, Ordering::Relaxed);
+    }
+}
+
+/// Has an endpoint come and go every half millisecond until told to stop. Each change is in force
+/// when its call returns.
+fn come_and_go(engine: &Engine, stop: &AtomicBool, changes: &AtomicU64, longest: &AtomicU64) {
+    let addresses = vec![IpAddr::from([10, 0, 0, 2])];
+    let pod = Endpoint { addresses, ..Endpoint::new("shop", "batch-job") };
+    for n in 0u64.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let (pod, started) = (pod.clone(), Instant::now());
+        let changed = match n % 2 {
+            0 => engine.endpoints().upsert(pod),
+            _ => engine.endpoints().remove("shop", "batch-job").map(drop),
+        };
+        if let Err(error) = changed {
+            eprintln!("an endpoint could not be changed: {error}");
+        }
+        longest.fetch_max(started.elapsed().as_micros() as u64, Ordering::Relaxed);
+        changes.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_micros(500));
     }
 }
 

@@ -19,7 +19,7 @@ type Set struct {
 
 // ReplaceSet makes a set that the policies declare hold exactly these prefixes, all at once; it keeps
 // them when policies are applied again. A million take some 0.2 s, in which packets
-// are judged by what was before.
+// are judged by what was before, and endpoints come and go.
 //
 // The name is as policies have it: "GlobalNetworkSet//feed", "NetworkSet/shop/partners".
 func (e *Engine) ReplaceSet(name string, prefixes []netip.Prefix) error {

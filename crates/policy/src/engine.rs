@@ -48,10 +48,10 @@ use crate::prove::{Mismatch, Proof, prove};
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
-    policies: PolicySet,
+    pub(crate) policies: PolicySet,
     namespaces: Vec<Namespace>,
-    registry: Registry,
-    sources: Sources,
+    pub(crate) registry: Registry,
+    pub(crate) sources: Sources,
     compiler: Compiler,
     /// The compiler stopped half-way and must start from nothing.
     broken: bool,
@@ -59,6 +59,8 @@ pub struct Engine {
     carried: Vec<(IpNet, Option<IdentityId>)>,
     program: Arc<Program>,
     numbering: u64,
+    /// How often policies were replaced.
+    pub(crate) policy_changes: u64,
 }
 
 /// What a change asks of whoever holds the program and the address table.
@@ -86,6 +88,9 @@ pub enum EngineError {
     /// The program is not what the policies say: a defect of the compiler, please report it.
     #[error("the compiled program is wrong and was not taken: {0}")]
     Proof(#[from] Mismatch),
+    /// The policies were replaced while what a set holds was; nothing of it is in force.
+    #[error("the policies were replaced meanwhile: replace the set again")]
+    Overtaken,
 }
 
 /// The answer for one flow, in words.
@@ -133,6 +138,7 @@ impl Engine {
             carried: Vec::new(),
             program,
             numbering: 0,
+            policy_changes: 0,
         }
     }
 
@@ -268,6 +274,7 @@ impl Engine {
     }
 
     fn replace_policies(&mut self, policies: PolicySet) -> Result<Update, EngineError> {
+        self.policy_changes += 1;
         if self.sources.update(&self.policies, &policies) {
             self.registry.set_regions(self.sources.regions(&policies));
         }
@@ -286,13 +293,21 @@ impl Engine {
 
     /// Compiles what a change of the cluster asks for.
     fn follow(&mut self, delta: Delta) -> Result<Update, EngineError> {
+        self.follow_change(delta, Prove::Everything)
+    }
+
+    /// Compiles what a change asks for, and proves it if changes of its kind are.
+    pub(crate) fn follow_change(
+        &mut self,
+        delta: Delta,
+        kind: Prove,
+    ) -> Result<Update, EngineError> {
         if delta.is_table_only() && !self.broken {
             let Delta { table, generation, .. } = delta;
             return Ok(Update { program: None, table, generation });
         }
-        let prove = self.config.prove >= Prove::Everything;
         self.recompile(&delta, false)?;
-        self.publish(delta, prove)
+        self.publish(delta, self.config.prove >= kind)
     }
 
     /// Compiles; on failure the compiler is left broken, and the table updates are carried over.

@@ -21,6 +21,7 @@ mod parallel;
 pub mod program;
 pub mod prove;
 pub mod reach;
+pub mod set_change;
 pub mod source;
 pub mod space;
 mod stand_in;

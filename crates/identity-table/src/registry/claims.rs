@@ -112,8 +112,7 @@ impl Registry {
         }
         if new != old {
             // A claimed address hides a region of that one address; it comes back to light.
-            let region = || self.regions.listed_host(address).map(|i| self.region_identities[i]);
-            self.pending.table.push((address.into(), new.or_else(region)));
+            self.pending.table.push((address.into(), self.host(address)));
         }
         self.history.endpoint(self.generation.next(), address, pod);
         if let Some(old) = old {

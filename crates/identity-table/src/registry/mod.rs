@@ -27,6 +27,7 @@
 
 mod check;
 mod claims;
+pub mod exchange;
 mod reading;
 mod regions;
 
@@ -38,6 +39,7 @@ use ahash::AHashMap;
 use ipnet::IpNet;
 
 use self::check::{check, describe};
+pub use self::exchange::NextRegions;
 use self::reading::default_routes;
 use crate::endpoint::{ClusterState, Endpoint, EndpointName, Namespace, Node};
 use crate::generation::{Generation, History};
@@ -101,13 +103,15 @@ pub struct Registry {
     pod_numbers: AHashMap<EndpointName, PodNumber>,
     pods_numbered: u32,
     claims: AHashMap<IpAddr, Claim>,
-    regions: Regions,
+    regions: Arc<Regions>,
     /// Identity of each cover of `regions`, by its index there.
     region_identities: Vec<IdentityId>,
     interner: Interner,
     history: History,
     generation: Generation,
     pending: Pending,
+    /// Tells this registry from others.
+    this: Arc<()>,
     /// Released numbers, with the first generation that does not use them.
     quarantine: VecDeque<(Generation, IdentityId)>,
 }
@@ -148,12 +152,13 @@ impl Registry {
             pod_numbers: AHashMap::new(),
             pods_numbered: 0,
             claims: AHashMap::new(),
-            regions: Regions::default(),
+            regions: Arc::default(),
             region_identities: vec![IdentityId::UNKNOWN],
             interner: Interner::new(),
             history: History::default(),
             generation: Generation::default(),
             pending: Pending { table, ..Pending::default() },
+            this: Arc::default(),
             quarantine: VecDeque::new(),
         }
     }

@@ -25,8 +25,21 @@ impl Registry {
     /// stand twice, the later counts. What a table built from nothing must hold.
     pub fn table(&self) -> impl Iterator<Item = (IpNet, IdentityId)> {
         let regions = self.regions.prefixes().map(|(p, cover)| (p, self.region_identities[cover]));
-        let hosts = self.claims.iter().filter_map(|(&a, claim)| Some((a.into(), claim.identity?)));
+        let hosts = self.hosts().map(|(address, id)| (address.into(), id));
         default_routes().into_iter().chain(regions).chain(hosts)
+    }
+
+    /// The addresses that somebody in the cluster has, each with its identity; in no order.
+    pub fn hosts(&self) -> impl Iterator<Item = (IpAddr, IdentityId)> {
+        self.claims.iter().filter_map(|(&address, claim)| Some((address, claim.identity?)))
+    }
+
+    /// What a table must hold for this very address, whatever it holds for prefixes around it.
+    /// O(log prefixes).
+    pub fn host(&self, address: IpAddr) -> Option<IdentityId> {
+        let claimed = self.claims.get(&address).and_then(|claim| claim.identity);
+        let region = || self.regions.listed_host(address).map(|at| self.region_identities[at]);
+        claimed.or_else(region)
     }
 
     /// The identity of this number, if it is alive.

@@ -1,40 +1,25 @@
 //! What changes when the loaded prefixes change.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::Registry;
 use super::reading::world;
+use super::{NextRegions, Registry};
 use crate::IdentityId;
-use crate::identity::{Class, Owner};
 use crate::region::Regions;
 
 impl Registry {
     /// Replaces the prefixes that loaded policies and sets name. O(prefixes + addresses); addresses
-    /// whose cover stays keep their identities.
+    /// whose cover stays keep their identities. [`NextRegions`] does it beside other changes.
     pub fn set_regions(&mut self, regions: Regions) {
-        // Acquire before releasing, so that what stays keeps its number.
-        let mut identities = vec![IdentityId::UNKNOWN; regions.covers().len()];
-        for (_, cover) in regions.prefixes() {
-            if identities[cover] == IdentityId::UNKNOWN {
-                let class = Class { owner: Owner::World, cover: regions.covers()[cover].clone() };
-                identities[cover] = self.acquire(class, None, None);
-            }
-        }
-        let old_regions = std::mem::replace(&mut self.regions, regions);
-        let old_identities = std::mem::replace(&mut self.region_identities, identities);
-        self.diff_regions(&old_regions, &old_identities);
-        let moved: BTreeSet<IpAddr> = self
-            .claims
-            .iter()
-            .filter(|(address, claim)| {
-                let identity = claim.identity.and_then(|id| self.interner.identity(id));
-                identity.is_none_or(|i| i.class.cover[..] != self.regions.cover(**address)[..])
-            })
-            .map(|(address, _)| *address)
-            .collect();
+        let mut next = NextRegions::new(self, regions);
+        self.announce_regions(&mut next);
+        let hosts: Vec<IpAddr> = self.claims.keys().copied().collect();
+        let moved = next.moved(&hosts);
+        let old = std::mem::replace(&mut self.regions, next.regions);
+        let old_identities = std::mem::replace(&mut self.region_identities, next.identities);
+        self.diff_regions(&old, &old_identities);
         for address in moved {
             self.refresh(address);
         }

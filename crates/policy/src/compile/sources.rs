@@ -1,10 +1,12 @@
 //! Sources of prefixes: every prefix and every set that the loaded policies name, by number.
 
+use std::sync::Arc;
+
 use ahash::{AHashMap, AHashSet};
 use ipnet::IpNet;
 use portcullis_identity_table::region::{Regions, SourceId};
 
-use crate::model::{CidrSet, Match, PolicySet};
+use crate::model::{Match, PolicySet};
 
 /// Prefixes and sets in use, and the numbers by which regions and classes know them.
 #[derive(Debug, Default)]
@@ -15,9 +17,26 @@ pub(crate) struct Sources {
     next: u32,
 }
 
+/// All prefixes with their sources.
+#[derive(Debug)]
+pub(crate) struct Content {
+    prefixes: Vec<(IpNet, SourceId)>,
+    /// By the index that policies use.
+    pub(crate) sets: Vec<(Arc<[IpNet]>, SourceId)>,
+}
+
+impl Content {
+    /// O(n log n) in all prefixes.
+    pub(crate) fn regions(&self) -> Regions {
+        let sets = self.sets.iter().flat_map(|(set, id)| set.iter().map(|&prefix| (prefix, *id)));
+        Regions::build(self.prefixes.iter().copied().chain(sets))
+    }
+}
+
 impl Sources {
     /// Makes the sources those of `new`, where they were those of `old`; what stays keeps its
-    /// number. Tells whether anything changed.
+    /// number, and so does a set that holds something else: nothing that is compiled depends on
+    /// that. Tells whether anything changed.
     pub(crate) fn update(&mut self, old: &PolicySet, new: &PolicySet) -> bool {
         let mut used = AHashSet::new();
         for policy in new.tiers.iter().flat_map(|tier| &tier.policies) {
@@ -42,11 +61,10 @@ impl Sources {
         changed |= old.sets.len() != new.sets.len();
         let mut numbers: Vec<Option<SourceId>> = self.sets.drain(..).map(Some).collect();
         for set in &new.sets {
-            let same = |o: &CidrSet| o.name == set.name && o.prefixes == set.prefixes;
-            let mut kept = old.sets.iter().zip(&mut numbers);
-            let kept = kept.find_map(|(o, number)| if same(o) { number.take() } else { None });
-            changed |= kept.is_none();
-            let id = kept.unwrap_or_else(|| self.number());
+            let mut kept = old.sets.iter().zip(&mut numbers).filter(|(o, _)| o.name == set.name);
+            let kept = kept.find_map(|(o, number)| Some((o, number.take()?)));
+            changed |= kept.is_none_or(|(o, _)| o.prefixes != set.prefixes);
+            let id = kept.map_or_else(|| self.number(), |(_, number)| number);
             self.sets.push(id);
         }
         changed
@@ -54,11 +72,16 @@ impl Sources {
 
     /// The regions that the sources make. O(n log n) in their prefixes.
     pub(crate) fn regions(&self, policies: &PolicySet) -> Regions {
-        let prefixes = self.prefixes.iter().map(|(&prefix, &id)| (prefix, id));
+        self.content(policies).regions()
+    }
+
+    /// What the regions are made of. O(prefixes that policies name + sets).
+    pub(crate) fn content(&self, policies: &PolicySet) -> Content {
         let sets = policies.sets.iter().zip(&self.sets);
-        Regions::build(
-            prefixes.chain(sets.flat_map(|(s, id)| s.prefixes.iter().map(|&p| (p, *id)))),
-        )
+        Content {
+            prefixes: self.prefixes.iter().map(|(&prefix, &id)| (prefix, id)).collect(),
+            sets: sets.map(|(set, &id)| (Arc::clone(&set.prefixes), id)).collect(),
+        }
     }
 
     /// The number of the set at an index.
