@@ -20,7 +20,7 @@ use portcullis_dataplane::clock::Time;
 use portcullis_dataplane::event::{Event, EventKind};
 use portcullis_dataplane::pipeline::{self, Snapshot};
 use portcullis_dataplane::reason::Reason;
-use portcullis_dataplane::verdict::RuleId;
+use portcullis_dataplane::verdict::{RuleId, Verdict};
 use portcullis_identity_table::endpoint::{ClusterState, Endpoint, EndpointName};
 use portcullis_identity_table::{Generation, IdentityId, Prefix, Registry, Writer};
 use portcullis_policy::model::PolicySet;
@@ -62,6 +62,8 @@ pub(crate) struct Control {
     /// Generations of identities, each with the time from which on it was in force.
     timeline: VecDeque<(Time, Generation)>,
     retention: Duration,
+    /// What becomes of packets that policies deny.
+    denied: Verdict,
     generation: u64,
     /// Policies that are judged beside those in force, over the same cluster.
     staged: Option<Box<Control>>,
@@ -110,6 +112,7 @@ impl Control {
             beside: None,
             timeline: VecDeque::new(),
             retention: config.retention,
+            denied: if config.reject_denied { Verdict::Reject } else { Verdict::Deny },
             generation: 0,
             staged: None,
             unstaged: None,
@@ -448,7 +451,8 @@ impl Control {
     }
 
     fn compiled(&mut self, program: &Arc<policy::Program>) -> Compiled {
-        Compiled { program: Arc::clone(program), numbers: self.rules.follow(program) }
+        let numbers = self.rules.follow(program);
+        Compiled { program: Arc::clone(program), numbers, denied: self.denied }
     }
 
     fn publish(&mut self, judge: Arc<Judge>) {

@@ -42,6 +42,11 @@ pub struct Config {
     pub retention: Duration,
     /// Where the time comes from. The machine's monotonic clock unless set.
     pub clock: Arc<dyn Clock>,
+    /// Packets that policies deny are rejected: their senders are told, by a TCP reset or by ICMP
+    /// "administratively prohibited", as often as
+    /// [`reject_rate`](portcullis_dataplane::pipeline::Config::reject_rate) allows. Else they are
+    /// dropped silently. Packets that are dropped for other reasons always are.
+    pub reject_denied: bool,
 }
 
 impl Default for Config {
@@ -51,6 +56,7 @@ impl Default for Config {
             policy: policy::Config::default(),
             retention: Duration::from_secs(300),
             clock: Arc::new(Monotonic::new()),
+            reject_denied: false,
         }
     }
 }
@@ -61,6 +67,7 @@ impl fmt::Debug for Config {
             .field("pipeline", &self.pipeline)
             .field("policy", &self.policy)
             .field("retention", &self.retention)
+            .field("reject_denied", &self.reject_denied)
             .finish_non_exhaustive()
     }
 }

@@ -72,6 +72,8 @@ impl Identify for Handle {
 pub(crate) struct Compiled {
     pub(crate) program: Arc<Program>,
     pub(crate) numbers: Arc<[verdict::RuleId]>,
+    /// What becomes of a packet that the program denies.
+    pub(crate) denied: verdict::Verdict,
 }
 
 /// What the packet path asks: the program in force, and those around it.
@@ -153,7 +155,7 @@ impl Compiled {
         verdict::Decision {
             verdict: match decision.verdict {
                 Verdict::Allow => verdict::Verdict::Allow,
-                Verdict::Deny => verdict::Verdict::Deny,
+                Verdict::Deny => self.denied,
             },
             rule: number.copied().unwrap_or(verdict::RuleId::NONE),
             log: decision.log,
