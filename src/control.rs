@@ -244,6 +244,12 @@ impl Control {
         }
     }
 
+    /// Replaces the policies.
+    pub(crate) fn set_policies(&mut self, now: Time, mut policies: PolicySet) -> Result<(), Error> {
+        self.keep_feeds(&mut policies);
+        self.replace(now, |engine| engine.set_policies(policies))
+    }
+
     /// Replaces the cluster.
     pub(crate) fn set_cluster(&mut self, now: Time, cluster: ClusterState) -> Result<(), Error> {
         let copy = self.staged.is_some().then(|| cluster.clone());

@@ -202,6 +202,15 @@ impl Engine {
         self.change(|control, now| control.apply(now, cluster, policies))
     }
 
+    /// Replaces the policies and leaves the cluster, endpoints that came and went included. All else is
+    /// as in [`Engine::apply`].
+    ///
+    /// # Errors
+    /// [`Error`]; everything stays as it was.
+    pub fn set_policies(&self, policies: PolicySet) -> Result<Applied, Error> {
+        self.change(|control, now| control.set_policies(now, policies))
+    }
+
     /// Replaces the cluster and leaves the policies.
     ///
     /// # Errors

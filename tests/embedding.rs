@@ -291,6 +291,20 @@ fn a_feed_is_replaced_and_stays_when_policies_are_applied() {
 }
 
 #[test]
+fn policies_alone_are_replaced_and_endpoints_stay() {
+    let engine = engine(FEED);
+    engine.endpoints().upsert(pod("web-1", "web", "10.0.0.7")).unwrap();
+    engine.sets().replace("GlobalNetworkSet//feed", vec!["10.0.0.7/32".parse().unwrap()]).unwrap();
+    let applied = engine.set_policies(policies(WEB_TO_DB)).unwrap();
+    assert_eq!((applied.policies, applied.endpoints), (1, 3));
+    assert!(allowed(&engine, "10.0.0.7", "10.0.0.2", 5432), "an endpoint that came meanwhile");
+    assert!(!allowed(&engine, "10.0.0.7", "10.0.0.2", 22));
+    engine.set_policies(policies(FEED)).unwrap();
+    assert!(!allowed(&engine, "10.0.0.7", "10.0.0.2", 22), "the feed kept its content");
+    assert!(allowed(&engine, "198.51.100.1", "10.0.0.2", 22));
+}
+
+#[test]
 fn two_engines_know_nothing_of_each_other() {
     let (one, two) = (engine(WEB_TO_DB), engine(FEED));
     assert!(!allowed(&one, "10.0.0.1", "10.0.0.2", 80));

@@ -2,8 +2,8 @@
 //! judges packets has to send, byte by byte, and the fragments that it has to send on.
 
 use etherparse::{
-    Icmpv4Type, Icmpv6Type, NetSlice, PacketBuilder, SlicedPacket, TcpSlice, TransportSlice, icmpv4,
-    icmpv6,
+    Icmpv4Type, Icmpv6Type, NetSlice, PacketBuilder, SlicedPacket, TcpSlice, TransportSlice,
+    icmpv4, icmpv6,
 };
 use portcullis::dataplane::pipeline::{Input, Judgement};
 use portcullis::dataplane::reason::Reason;

@@ -24,7 +24,7 @@ type RecorderConfig struct {
 	// Update is how often a connection that lasts is recorded again, a second at least; a minute unless
 	// set, and never if it is negative.
 	Update time.Duration
-	// Denied is how long denials are summed up before they are recorded; 5 s unless set.
+	// Denied is how long denials are summed up before they are recorded; 1 s unless set.
 	Denied time.Duration
 	// DeniedKinds is how many different denials are kept apart within that time; 4096 unless set.
 	DeniedKinds uint32

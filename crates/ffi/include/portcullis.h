@@ -4,7 +4,7 @@
  * Made by cbindgen from crates/ffi/src (crates/ffi/header); do not edit. docs/embedding.md explains it.
  *
  * Every function answers a status, PORTCULLIS_OK or why not, unless it says otherwise, and writes its
- * out-parameters only on success. Handles (engine, judge, recorder, capture, firewall) are numbers in the form of
+ * out-parameters only on success. Handles (engine, policies, judge, recorder, capture, firewall) are numbers in the form of
  * pointers: a wrong or freed one is refused with PORTCULLIS_BAD_HANDLE, never followed. All other
  * pointers must be NULL or valid for what is described: the library checks NULL, alignment and sizes;
  * a wild pointer, or a buffer shorter than it is said to be, is undefined behaviour. Nothing that is
@@ -44,6 +44,216 @@
  * Live connections are forgotten.
  */
 #define PORTCULLIS_CUT 3
+
+/**
+ * VXLAN (RFC 7348).
+ */
+#define PORTCULLIS_TUNNEL_VXLAN 1
+
+/**
+ * Geneve (RFC 8926).
+ */
+#define PORTCULLIS_TUNNEL_GENEVE 2
+
+/**
+ * IPv4 and IPv6 in either (RFC 2003, RFC 2473, RFC 4213).
+ */
+#define PORTCULLIS_TUNNEL_IP 3
+
+/**
+ * The end of a tier denies (the default).
+ */
+#define PORTCULLIS_TIER_DENY 0
+
+/**
+ * The end of a tier goes on with the next tier.
+ */
+#define PORTCULLIS_TIER_PASS 1
+
+/**
+ * networking.k8s.io/v1 NetworkPolicy.
+ */
+#define PORTCULLIS_KIND_NETWORK_POLICY 0
+
+/**
+ * policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy.
+ */
+#define PORTCULLIS_KIND_CLUSTER_NETWORK_POLICY 1
+
+/**
+ * policy.networking.k8s.io/v1alpha1 AdminNetworkPolicy.
+ */
+#define PORTCULLIS_KIND_ADMIN_NETWORK_POLICY 2
+
+/**
+ * policy.networking.k8s.io/v1alpha1 BaselineAdminNetworkPolicy.
+ */
+#define PORTCULLIS_KIND_BASELINE_ADMIN_NETWORK_POLICY 3
+
+/**
+ * projectcalico.org/v3 NetworkPolicy; named like the Kubernetes kind.
+ */
+#define PORTCULLIS_KIND_CALICO_NETWORK_POLICY 4
+
+/**
+ * projectcalico.org/v3 GlobalNetworkPolicy.
+ */
+#define PORTCULLIS_KIND_GLOBAL_NETWORK_POLICY 5
+
+/**
+ * projectcalico.org/v3 StagedNetworkPolicy.
+ */
+#define PORTCULLIS_KIND_STAGED_NETWORK_POLICY 6
+
+/**
+ * projectcalico.org/v3 StagedGlobalNetworkPolicy.
+ */
+#define PORTCULLIS_KIND_STAGED_GLOBAL_NETWORK_POLICY 7
+
+/**
+ * projectcalico.org/v3 StagedKubernetesNetworkPolicy.
+ */
+#define PORTCULLIS_KIND_STAGED_KUBERNETES_NETWORK_POLICY 8
+
+/**
+ * The direction allows the flow.
+ */
+#define PORTCULLIS_ACTION_ALLOW 1
+
+/**
+ * The direction denies the flow.
+ */
+#define PORTCULLIS_ACTION_DENY 2
+
+/**
+ * Leave this tier, go on with the next.
+ */
+#define PORTCULLIS_ACTION_PASS 3
+
+/**
+ * Note the flow, go on with the next rule.
+ */
+#define PORTCULLIS_ACTION_LOG 4
+
+/**
+ * Anything.
+ */
+#define PORTCULLIS_MATCH_ANY 1
+
+/**
+ * Any live pod.
+ */
+#define PORTCULLIS_MATCH_POD 2
+
+/**
+ * A pod whose own labels satisfy `selector`.
+ */
+#define PORTCULLIS_MATCH_POD_LABELS 3
+
+/**
+ * A pod in the namespace `name`.
+ */
+#define PORTCULLIS_MATCH_NAMESPACE 4
+
+/**
+ * A pod whose namespace's labels satisfy `selector` (`kubernetes.io/metadata.name` included).
+ */
+#define PORTCULLIS_MATCH_NAMESPACE_LABELS 5
+
+/**
+ * A pod that runs under the service account `name`.
+ */
+#define PORTCULLIS_MATCH_SERVICE_ACCOUNT 6
+
+/**
+ * A pod whose service account's labels satisfy `selector`.
+ */
+#define PORTCULLIS_MATCH_SERVICE_ACCOUNT_LABELS 7
+
+/**
+ * An address of a node whose labels satisfy `selector`.
+ */
+#define PORTCULLIS_MATCH_NODE_LABELS 8
+
+/**
+ * An address within `prefix`, whoever owns it.
+ */
+#define PORTCULLIS_MATCH_CIDR 9
+
+/**
+ * An address within a prefix of the set `set`.
+ */
+#define PORTCULLIS_MATCH_SET 10
+
+/**
+ * Whatever the address: the labels of the cluster's namespace `name` satisfy `selector`.
+ */
+#define PORTCULLIS_MATCH_NAMESPACE_HAS 11
+
+/**
+ * The one of `parts` does not hold.
+ */
+#define PORTCULLIS_MATCH_NOT 12
+
+/**
+ * All of `parts` hold.
+ */
+#define PORTCULLIS_MATCH_ALL 13
+
+/**
+ * At least one of `parts` holds; with no part: nothing.
+ */
+#define PORTCULLIS_MATCH_ONE_OF 14
+
+/**
+ * The expression is about ICMP or ICMPv6 messages.
+ */
+#define PORTCULLIS_ICMP_ANY 1
+
+/**
+ * `icmp_type` counts.
+ */
+#define PORTCULLIS_ICMP_TYPE 2
+
+/**
+ * `icmp_code` counts.
+ */
+#define PORTCULLIS_ICMP_CODE 4
+
+/**
+ * Any IP protocol.
+ */
+#define PORTCULLIS_PROTOCOL_ANY 0
+
+/**
+ * This one.
+ */
+#define PORTCULLIS_PROTOCOL_IS 1
+
+/**
+ * Every other.
+ */
+#define PORTCULLIS_PROTOCOL_NOT 2
+
+/**
+ * Flows towards the endpoint that a policy selects.
+ */
+#define PORTCULLIS_INGRESS 1
+
+/**
+ * Flows from it.
+ */
+#define PORTCULLIS_EGRESS 2
+
+/**
+ * A rate counts packets.
+ */
+#define PORTCULLIS_PACKETS 0
+
+/**
+ * A rate counts bytes of frames, Ethernet header included.
+ */
+#define PORTCULLIS_BYTES 1
 
 /**
  * A fragment that was held and passes now that the first of its packet came: to be sent on, after the
@@ -110,6 +320,16 @@
  * `close`: the policy in force denies it.
  */
 #define PORTCULLIS_CLOSE_POLICY 6
+
+/**
+ * Records have the fields that docs/flow-records.md tells of (the default).
+ */
+#define PORTCULLIS_FORM_OWN 0
+
+/**
+ * Records are flows as Cilium's Hubble prints them (`hubble observe -o json`).
+ */
+#define PORTCULLIS_FORM_HUBBLE 1
 
 /**
  * `rule` of what is counted for several rules together.
@@ -255,6 +475,11 @@
 #define PORTCULLIS_PROOF 105
 
 /**
+ * Nothing is in force in this zone.
+ */
+#define PORTCULLIS_NO_SUCH_ZONE 106
+
+/**
  * The system refused memory, a thread or a descriptor.
  */
 #define PORTCULLIS_SYSTEM 200
@@ -328,11 +553,48 @@ typedef struct portcullis_firewall portcullis_firewall;
 typedef struct portcullis_judge portcullis_judge;
 
 /**
+ * Policies that are made in code, to be put in force by `portcullis_engine_apply_policies`: tiers in the
+ * order in which they decide, in each tier policies in that order, in each policy rules. The decision
+ * for one direction of a flow: walk the tiers; skip one none of whose policies applies to the endpoint
+ * in this direction; else the first rule that matches decides. Allow and deny end, pass goes on with
+ * the next tier, log with the next rule; at the end of a tier its default counts. After the last tier:
+ * allow. Calls on it may come from any threads, and wait for each other.
+ */
+typedef struct portcullis_policies portcullis_policies;
+
+/**
  * Makes flow records of an engine's events: one when a connection starts, when another rule decides of
  * it, while it lasts and when it ends; denials are summed up. Calls on it may come from any threads,
  * and wait for each other.
  */
 typedef struct portcullis_recorder portcullis_recorder;
+
+/**
+ * A tunnel whose packets are judged by what they carry. This one never grows.
+ */
+typedef struct portcullis_tunnel {
+  /**
+   * `PORTCULLIS_TUNNEL_...`.
+   */
+  uint8_t kind;
+  /**
+   * 1: all networks of the port that are not named one by one, and `vni` is 0.
+   */
+  uint8_t all_networks;
+  /**
+   * The UDP port at which it ends; 0 is IANA's, 4789 or 6081. 0 for `PORTCULLIS_TUNNEL_IP`.
+   */
+  uint16_t port;
+  /**
+   * The identifier of the network, below 2^24. 0 for `PORTCULLIS_TUNNEL_IP`.
+   */
+  uint32_t vni;
+  /**
+   * The address space that it leads to, with a cluster and policies of its own
+   * (`portcullis_zone_apply`); 0 is that of packets outside of tunnels.
+   */
+  uint16_t zone;
+} portcullis_tunnel;
 
 /**
  * Settings of an engine. Set all of it to zero, then `struct_size` to `sizeof`; 0 is the default of
@@ -372,7 +634,8 @@ typedef struct portcullis_engine_config {
    */
   uint8_t pick_up;
   /**
-   * 1: programs are proved equal to the policies before they are published.
+   * 1: programs are proved equal to the policies before they are published; 2: only those of changed
+   * policies, not those of changed endpoints.
    */
   uint8_t prove;
   /**
@@ -427,6 +690,122 @@ typedef struct portcullis_engine_config {
    * second. 0: all are told one by one.
    */
   uint32_t denied_burst;
+  /**
+   * 1: packets that policies deny are rejected: their senders are told, by a TCP reset or by ICMP
+   * "administratively prohibited", as often as `rejects_per_second` allows. Judges hand these answers
+   * out (`portcullis_judge_frames`), firewalls send them.
+   */
+  uint8_t reject_denied;
+  /**
+   * 1: the clock of the engine stands still until `portcullis_engine_set_time` moves it. For replays
+   * and simulations.
+   */
+  uint8_t virtual_clock;
+  /**
+   * 1: packets of known connections are not counted by rule and have no rule in captures, which saves
+   * a cache line a packet.
+   */
+  uint8_t no_attribution;
+  /**
+   * Zero.
+   */
+  uint8_t reserved;
+  /**
+   * TCP connections at a time whose handshake is not finished, of all identities together.
+   */
+  uint32_t half_open_in_all;
+  /**
+   * Milliseconds after which a TCP SYN without answer is forgotten; 20 s unless set, as all below.
+   */
+  uint32_t tcp_syn_sent_timeout_ms;
+  /**
+   * A SYN+ACK without ACK; 30 s.
+   */
+  uint32_t tcp_syn_received_timeout_ms;
+  /**
+   * TCP of which one end has closed; 4 min.
+   */
+  uint32_t tcp_closing_timeout_ms;
+  /**
+   * TCP of which both ends have closed; 30 s.
+   */
+  uint32_t tcp_last_ack_timeout_ms;
+  /**
+   * TCP that was closed in order; 60 s.
+   */
+  uint32_t tcp_time_wait_timeout_ms;
+  /**
+   * TCP that was reset; 5 s.
+   */
+  uint32_t tcp_closed_timeout_ms;
+  /**
+   * UDP without answer; 30 s.
+   */
+  uint32_t udp_unanswered_timeout_ms;
+  /**
+   * SCTP that is open and silent; 2 h 4 min.
+   */
+  uint32_t sctp_timeout_ms;
+  /**
+   * SCTP whose handshake is not finished; 30 s.
+   */
+  uint32_t sctp_opening_timeout_ms;
+  /**
+   * SCTP that is being shut down; 30 s.
+   */
+  uint32_t sctp_closing_timeout_ms;
+  /**
+   * SCTP that was aborted or shut down; 5 s.
+   */
+  uint32_t sctp_closed_timeout_ms;
+  /**
+   * ICMP queries; 30 s.
+   */
+  uint32_t icmp_timeout_ms;
+  /**
+   * Other protocols; 10 min.
+   */
+  uint32_t other_timeout_ms;
+  /**
+   * Packets in pieces at a time; 4096 unless set, at most a million.
+   */
+  uint32_t fragmented_packets;
+  /**
+   * Of those, from one source address; 256 unless set.
+   */
+  uint32_t fragmented_packets_per_source;
+  /**
+   * Bytes of fragments that wait for their first; 1 MiB unless set.
+   */
+  uint32_t fragment_bytes;
+  /**
+   * Fragments of one packet; 64 unless set.
+   */
+  uint32_t fragments_per_packet;
+  /**
+   * Milliseconds after which a packet in pieces is forgotten; 15 s unless set.
+   */
+  uint32_t fragment_timeout_ms;
+  /**
+   * Threads of a proof at most; as many as there are processors, but at most four, unless set.
+   */
+  uint32_t proof_threads;
+  /**
+   * Bytes of a compiled program at most; 1 GiB unless set.
+   */
+  uint64_t program_bytes;
+  /**
+   * Cells into which rules between two classes may cut one protocol; 2^22 unless set.
+   */
+  uint64_t program_cells;
+  /**
+   * Tunnels whose packets are judged by what they carry.
+   */
+  const struct portcullis_tunnel *tunnels;
+  /**
+   * How many.
+   */
+  size_t tunnel_count;
 } portcullis_engine_config;
 
 /**
@@ -599,6 +978,471 @@ typedef struct portcullis_prefix {
 } portcullis_prefix;
 
 /**
+ * A new connection, for judging without packets.
+ */
+typedef struct portcullis_flow {
+  /**
+   * Who opens it.
+   */
+  struct portcullis_address source;
+  /**
+   * To whom; of the same family.
+   */
+  struct portcullis_address destination;
+  /**
+   * IP protocol number.
+   */
+  uint8_t protocol;
+  /**
+   * Source port, host byte order; for ICMP the type.
+   */
+  uint16_t source_port;
+  /**
+   * Destination port; for ICMP the code.
+   */
+  uint16_t destination_port;
+} portcullis_flow;
+
+/**
+ * An expression over one end of a flow: who or where it is. "Pod" is a live pod with its own address;
+ * host-networked pods are their node's address. Set all of it to zero first: fields that its kind does
+ * not use must stay zero. This one never grows.
+ */
+typedef struct portcullis_match {
+  /**
+   * `PORTCULLIS_MATCH_...`; 0 is refused.
+   */
+  uint8_t kind;
+  /**
+   * Over labels, in Calico's language, such as `app == 'web' && tier in {'a', 'b'}`, or `all()`.
+   * NUL-terminated UTF-8.
+   */
+  const char *selector;
+  /**
+   * NUL-terminated UTF-8.
+   */
+  const char *name;
+  /**
+   * Of `PORTCULLIS_MATCH_CIDR`.
+   */
+  struct portcullis_prefix prefix;
+  /**
+   * Of `PORTCULLIS_MATCH_SET`: the number that `portcullis_policies_add_set` answered.
+   */
+  uint32_t set;
+  /**
+   * Expressions that this one is made of, at most 64 levels.
+   */
+  const struct portcullis_match *parts;
+  /**
+   * How many.
+   */
+  size_t part_count;
+} portcullis_match;
+
+/**
+ * Where something was written, for `portcullis_engine_explain` and records. All zero: made in code. This
+ * one never grows.
+ */
+typedef struct portcullis_origin {
+  /**
+   * The file, NUL-terminated UTF-8; NULL is `<code>`.
+   */
+  const char *file;
+  /**
+   * Line, from 1.
+   */
+  uint32_t line;
+  /**
+   * Column in characters, from 1.
+   */
+  uint32_t column;
+} portcullis_origin;
+
+/**
+ * A policy without its rules. Set all of it to zero, then `struct_size` to `sizeof`. Texts are
+ * NUL-terminated UTF-8.
+ */
+typedef struct portcullis_policy {
+  /**
+   * `sizeof(portcullis_policy)`.
+   */
+  size_t struct_size;
+  /**
+   * The tier that it is the last of: the number that `portcullis_policies_add_tier` answered.
+   */
+  uint32_t tier;
+  /**
+   * `PORTCULLIS_KIND_...`: how it is named. It means nothing else: what a policy of a namespace
+   * selects and names must say the namespace itself (`PORTCULLIS_MATCH_NAMESPACE`).
+   */
+  uint8_t kind;
+  /**
+   * 1: it decides nothing, and is told of.
+   */
+  uint8_t staged;
+  /**
+   * Directions that it says something about, `PORTCULLIS_INGRESS` plus `PORTCULLIS_EGRESS`: what none
+   * of its rules decides there is left to the others and to the end of its tier.
+   */
+  uint8_t directions;
+  /**
+   * The namespace in its name; NULL: none.
+   */
+  const char *namespace_name;
+  /**
+   * Its name.
+   */
+  const char *name;
+  /**
+   * The endpoints that it applies to: pods only, never host-networked ones.
+   */
+  const struct portcullis_match *subject;
+  /**
+   * Where it was written.
+   */
+  struct portcullis_origin origin;
+} portcullis_policy;
+
+/**
+ * ICMP or ICMPv6 messages. This one never grows.
+ */
+typedef struct portcullis_icmp {
+  /**
+   * 0: says nothing; else the sum of `PORTCULLIS_ICMP_ANY` and of what counts.
+   */
+  uint8_t given;
+  /**
+   * Type.
+   */
+  uint8_t icmp_type;
+  /**
+   * Code.
+   */
+  uint8_t icmp_code;
+} portcullis_icmp;
+
+/**
+ * Ports from the first to the last, or a port by name. This one never grows.
+ */
+typedef struct portcullis_port_range {
+  /**
+   * NULL, or the name of a container port (of the rule's protocol) on the pod at that end;
+   * NUL-terminated UTF-8.
+   */
+  const char *name;
+  /**
+   * The first port; 0 with a name.
+   */
+  uint16_t first;
+  /**
+   * The last port, itself included; 0 with a name.
+   */
+  uint16_t last;
+} portcullis_port_range;
+
+/**
+ * Which traffic a rule means; all parts must hold. Set all of it to zero first: that is all traffic.
+ * This one never grows.
+ */
+typedef struct portcullis_traffic {
+  /**
+   * 4, 6, or 0 for both.
+   */
+  uint8_t ip_version;
+  /**
+   * `PORTCULLIS_PROTOCOL_...`: what `protocol` means.
+   */
+  uint8_t protocol_match;
+  /**
+   * IP protocol number; 0 with `PORTCULLIS_PROTOCOL_ANY`.
+   */
+  uint8_t protocol;
+  /**
+   * Messages that match.
+   */
+  struct portcullis_icmp icmp;
+  /**
+   * Messages that do not match.
+   */
+  struct portcullis_icmp not_icmp;
+  /**
+   * Source ports that match; none: all, and protocols without ports.
+   */
+  const struct portcullis_port_range *source_ports;
+  /**
+   * How many.
+   */
+  size_t source_port_count;
+  /**
+   * Source ports that do not match.
+   */
+  const struct portcullis_port_range *not_source_ports;
+  /**
+   * How many.
+   */
+  size_t not_source_port_count;
+  /**
+   * Destination ports that match; none: all, and protocols without ports.
+   */
+  const struct portcullis_port_range *destination_ports;
+  /**
+   * How many.
+   */
+  size_t destination_port_count;
+  /**
+   * Destination ports that do not match.
+   */
+  const struct portcullis_port_range *not_destination_ports;
+  /**
+   * How many.
+   */
+  size_t not_destination_port_count;
+} portcullis_traffic;
+
+/**
+ * A rule: it matches a flow when source, destination and any of its traffic match. Set all of it to
+ * zero, then `struct_size` to `sizeof`.
+ */
+typedef struct portcullis_rule {
+  /**
+   * `sizeof(portcullis_rule)`.
+   */
+  size_t struct_size;
+  /**
+   * The policy that it is the last of: the number that `portcullis_policies_add_policy` answered.
+   */
+  uint32_t policy;
+  /**
+   * `PORTCULLIS_INGRESS` or `PORTCULLIS_EGRESS`, one of the policy's.
+   */
+  uint8_t direction;
+  /**
+   * `PORTCULLIS_ACTION_...`; 0 is refused.
+   */
+  uint8_t action;
+  /**
+   * 1: whatever is sent, and there is no `traffic`.
+   */
+  uint8_t all_traffic;
+  /**
+   * A name of its own, NUL-terminated UTF-8; NULL: none.
+   */
+  const char *name;
+  /**
+   * Who sends the first packet of the flow.
+   */
+  const struct portcullis_match *source;
+  /**
+   * Who receives it.
+   */
+  const struct portcullis_match *destination;
+  /**
+   * What is sent: any of these.
+   */
+  const struct portcullis_traffic *traffic;
+  /**
+   * How many.
+   */
+  size_t traffic_count;
+  /**
+   * Where it was written.
+   */
+  struct portcullis_origin origin;
+} portcullis_rule;
+
+/**
+ * A namespace and its labels. This one never grows.
+ */
+typedef struct portcullis_namespace {
+  /**
+   * Its name, NUL-terminated UTF-8.
+   */
+  const char *name;
+  /**
+   * Its labels; `kubernetes.io/metadata.name` is set to its name.
+   */
+  const struct portcullis_label *labels;
+  /**
+   * How many.
+   */
+  size_t label_count;
+} portcullis_namespace;
+
+/**
+ * A service account and its labels. This one never grows.
+ */
+typedef struct portcullis_service_account {
+  /**
+   * The namespace that it belongs to, NUL-terminated UTF-8.
+   */
+  const char *namespace_name;
+  /**
+   * Its name, NUL-terminated UTF-8.
+   */
+  const char *name;
+  /**
+   * Its labels.
+   */
+  const struct portcullis_label *labels;
+  /**
+   * How many.
+   */
+  size_t label_count;
+} portcullis_service_account;
+
+/**
+ * A node, its labels and its own addresses. This one never grows.
+ */
+typedef struct portcullis_node {
+  /**
+   * Its name, NUL-terminated UTF-8.
+   */
+  const char *name;
+  /**
+   * Its labels.
+   */
+  const struct portcullis_label *labels;
+  /**
+   * How many.
+   */
+  size_t label_count;
+  /**
+   * Its addresses.
+   */
+  const struct portcullis_address *addresses;
+  /**
+   * How many.
+   */
+  size_t address_count;
+} portcullis_node;
+
+/**
+ * A cluster. Set all of it to zero, then `struct_size` to `sizeof` and `endpoint_size` to
+ * `sizeof(portcullis_endpoint)`. The order of the lists means nothing.
+ */
+typedef struct portcullis_cluster {
+  /**
+   * `sizeof(portcullis_cluster)`.
+   */
+  size_t struct_size;
+  /**
+   * `sizeof(portcullis_endpoint)`.
+   */
+  size_t endpoint_size;
+  /**
+   * Live endpoints.
+   */
+  const struct portcullis_endpoint *endpoints;
+  /**
+   * How many.
+   */
+  size_t endpoint_count;
+  /**
+   * Namespaces; one that only endpoints mention has no other labels than its name.
+   */
+  const struct portcullis_namespace *namespaces;
+  /**
+   * How many.
+   */
+  size_t namespace_count;
+  /**
+   * Service accounts; one that only endpoints mention has no labels.
+   */
+  const struct portcullis_service_account *service_accounts;
+  /**
+   * How many.
+   */
+  size_t service_account_count;
+  /**
+   * Nodes.
+   */
+  const struct portcullis_node *nodes;
+  /**
+   * How many.
+   */
+  size_t node_count;
+} portcullis_cluster;
+
+/**
+ * How many packets or bytes may pass: a token bucket. This one never grows.
+ */
+typedef struct portcullis_rate {
+  /**
+   * `PORTCULLIS_PACKETS` or `PORTCULLIS_BYTES`.
+   */
+  uint8_t unit;
+  /**
+   * So many a second, on average; 0 lets nothing pass.
+   */
+  uint64_t per_second;
+  /**
+   * So many at once after a silence; 0: as many as in a second. Bytes: at least those of the longest
+   * packet, or that never passes.
+   */
+  uint64_t burst;
+} portcullis_rate;
+
+/**
+ * A rule, or all rules of a policy, as people name them. This one never grows.
+ */
+typedef struct portcullis_rule_name {
+  /**
+   * The policy as events name it, such as `NetworkPolicy/shop/web`, NUL-terminated UTF-8.
+   */
+  const char *policy;
+  /**
+   * `PORTCULLIS_INGRESS` or `PORTCULLIS_EGRESS`: its rules of one direction; 0: of both.
+   */
+  uint8_t direction;
+  /**
+   * 1: only the rule at `index`; 0: all, and the end of the policy's tier where that decides.
+   */
+  uint8_t one;
+  /**
+   * The place of the rule in its direction, from 0; 0 unless `one` is set.
+   */
+  uint32_t index;
+} portcullis_rule_name;
+
+/**
+ * The rate of a rule. It grows at the end: `portcullis_engine_limit_rates` takes its size.
+ */
+typedef struct portcullis_rule_rate {
+  /**
+   * Whose it is. Each rule that the name means has a bucket of its own.
+   */
+  struct portcullis_rule_name rule;
+  /**
+   * How many packets of the connections that it allowed may pass, both ways.
+   */
+  struct portcullis_rate rate;
+} portcullis_rule_rate;
+
+/**
+ * Which packets are copied. Set all of it to zero, then `struct_size` to `sizeof`.
+ */
+typedef struct portcullis_mirrored {
+  /**
+   * `sizeof(portcullis_mirrored)`.
+   */
+  size_t struct_size;
+  /**
+   * Those that one of these rules decided; none: any rule, or no rule.
+   */
+  const struct portcullis_rule_name *rules;
+  /**
+   * How many.
+   */
+  size_t rule_count;
+  /**
+   * Those with these verdicts: the sum of 1 for `PORTCULLIS_ALLOW`, 2 for `PORTCULLIS_DENY` and 4 for
+   * `PORTCULLIS_REJECT`; 0 is any.
+   */
+  uint8_t verdicts;
+} portcullis_mirrored;
+
+/**
  * A packet to judge.
  */
 typedef struct portcullis_packet {
@@ -671,32 +1515,6 @@ typedef struct portcullis_frame {
    */
   uint8_t kind;
 } portcullis_frame;
-
-/**
- * A new connection, for judging without packets.
- */
-typedef struct portcullis_flow {
-  /**
-   * Who opens it.
-   */
-  struct portcullis_address source;
-  /**
-   * To whom; of the same family.
-   */
-  struct portcullis_address destination;
-  /**
-   * IP protocol number.
-   */
-  uint8_t protocol;
-  /**
-   * Source port, host byte order; for ICMP the type.
-   */
-  uint16_t source_port;
-  /**
-   * Destination port; for ICMP the code.
-   */
-  uint16_t destination_port;
-} portcullis_flow;
 
 /**
  * Which packets a capture wants; all conditions must hold. Set all of it to zero, then `struct_size`
@@ -778,7 +1596,7 @@ typedef struct portcullis_event {
    */
   uint8_t kind;
   /**
-   * `PORTCULLIS_ALLOW` or `PORTCULLIS_DENY`.
+   * `PORTCULLIS_ALLOW`, `PORTCULLIS_DENY` or `PORTCULLIS_REJECT`.
    */
   uint8_t verdict;
   /**
@@ -905,6 +1723,21 @@ typedef struct portcullis_event {
 } portcullis_event;
 
 /**
+ * What is recorded of flows that some policies decided. This one never grows.
+ */
+typedef struct portcullis_policy_keep {
+  /**
+   * The policies as `Kind/namespace/name`, each part a text or `*`; `default` is what no policy
+   * decided. NUL-terminated.
+   */
+  const char *policies;
+  /**
+   * What is recorded, as `keep` of the settings.
+   */
+  const char *keep;
+} portcullis_policy_keep;
+
+/**
  * Settings of a recorder. Set all of it to zero, then `struct_size` to `sizeof`; 0 is the default of
  * every field.
  */
@@ -924,7 +1757,7 @@ typedef struct portcullis_recorder_config {
    */
   uint32_t update_ms;
   /**
-   * How long denials are summed up before they are recorded, in milliseconds; 5000 unless set.
+   * How long denials are summed up before they are recorded, in milliseconds; 1000 unless set.
    */
   uint32_t denied_ms;
   /**
@@ -935,6 +1768,27 @@ typedef struct portcullis_recorder_config {
    * Records that wait at most, about 1 KiB each; 65536 unless set. What does not fit is counted.
    */
   uint32_t capacity;
+  /**
+   * `PORTCULLIS_FORM_...`.
+   */
+  uint32_t form;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
+  /**
+   * The name of this node in records of `PORTCULLIS_FORM_HUBBLE`, NUL-terminated; NULL is none.
+   */
+  const char *node;
+  /**
+   * What is recorded of flows that some policies decided; the first that fits counts, and `keep` if
+   * none does.
+   */
+  const struct portcullis_policy_keep *policies;
+  /**
+   * How many.
+   */
+  size_t policy_count;
 } portcullis_recorder_config;
 
 /**
@@ -1198,6 +2052,22 @@ typedef struct portcullis_firewall_config {
    * How many; 0: workers go where the scheduler puts them.
    */
   size_t cpu_count;
+  /**
+   * The interface that copies of packets leave by, which needs a queue for each worker; which packets
+   * those are says `portcullis_engine_mirror`. It is only sent to: what arrives there still goes to the
+   * host's stack. Packets longer than it takes are left out. NULL: none.
+   */
+  const char *mirror;
+  /**
+   * The NUMA node of packet memory, from 1 on for node 0, 2 for node 1 and so on; 0: that of the
+   * interfaces; the highest number: wherever it comes to lie.
+   */
+  uint32_t numa;
+  /**
+   * Milliseconds to wait for queues and interfaces that a predecessor is just letting go of; 2 s
+   * unless set.
+   */
+  uint32_t busy_wait_ms;
 } portcullis_firewall_config;
 
 /**
@@ -1377,6 +2247,25 @@ typedef struct portcullis_wire {
    * How many.
    */
   size_t other_count;
+  /**
+   * Of a switch: milliseconds for which an address is remembered that says nothing; 300 s unless set.
+   */
+  uint32_t learn_age_ms;
+  /**
+   * Of a switch: addresses behind each interface that are remembered; 1024 unless set, at most a
+   * million.
+   */
+  uint32_t learn_addresses;
+  /**
+   * Of a switch: packets a second from each interface that go to all others, because they are for
+   * groups, for everybody or for addresses that are not known; more are dropped. 1000 unless set, and
+   * none if it is the highest number.
+   */
+  uint32_t floods_per_second;
+  /**
+   * Of a switch: how many of these at once after a silence; as many as in a second unless set.
+   */
+  uint32_t floods_burst;
 } portcullis_wire;
 
 #ifdef __cplusplus
@@ -1402,7 +2291,8 @@ const char *portcullis_version(void);
  * thread.
  *
  * Undefined unless:
- * `config` is NULL or begins with its size; `out` points to room for a pointer.
+ * `config` is NULL or begins with its size, and `tunnels` has as many as it says; `out` points to room
+ * for a pointer.
  */
 int32_t portcullis_engine_new(const struct portcullis_engine_config *config,
                               struct portcullis_engine **out);
@@ -1412,6 +2302,13 @@ int32_t portcullis_engine_new(const struct portcullis_engine_config *config,
  * fine; an engine that was freed already is `PORTCULLIS_BAD_HANDLE`. Any thread.
  */
 int32_t portcullis_engine_free(struct portcullis_engine *engine);
+
+/**
+ * Moves the clock of an engine that was made with `virtual_clock` on, to so many nanoseconds after its
+ * beginning; an earlier time than it shows is ignored. `PORTCULLIS_BAD_VALUE` for other engines.
+ */
+int32_t portcullis_engine_set_time(const struct portcullis_engine *engine,
+                                   uint64_t nanoseconds);
 
 /**
  * The text of the last call on this engine that failed with one, NUL-terminated UTF-8. Works on a
@@ -1458,6 +2355,18 @@ int32_t portcullis_engine_apply_files(const struct portcullis_engine *engine,
                                       const char *const *policies,
                                       size_t policy_count,
                                       struct portcullis_applied *applied);
+
+/**
+ * Replaces the policies by what these texts say, and leaves the cluster, endpoints that came and went
+ * included. All else as `portcullis_engine_apply`.
+ *
+ * Undefined unless:
+ * The array has as many texts as its count says, each as described there.
+ */
+int32_t portcullis_engine_set_policies(const struct portcullis_engine *engine,
+                                       const struct portcullis_text *policies,
+                                       size_t policy_count,
+                                       struct portcullis_applied *applied);
 
 /**
  * Replaces the cluster (namespaces, pods, nodes) by what these texts say, and leaves the policies. All
@@ -1634,6 +2543,296 @@ int32_t portcullis_engine_unstage(const struct portcullis_engine *engine);
  */
 int32_t portcullis_engine_staged(const struct portcullis_engine *engine,
                                  size_t *count);
+
+/**
+ * As `portcullis_engine_apply`, for one zone: an address space of its own to which tunnels lead
+ * (`tunnels` of the engine's settings). Its cluster and policies are its own; connections, workers,
+ * events and counters are the engine's. Packets of a zone to which nothing was applied are denied, and
+ * so is everything until the engine itself has something in force. Limits and rates of identities count
+ * equal numbers of different zones together.
+ *
+ * `zone`: its number, from 1 on; `PORTCULLIS_BAD_VALUE` for 0, as in all functions of zones: 0 is the
+ * engine itself.
+ *
+ * Undefined unless:
+ * The arrays have as many texts as their counts say, each as described there.
+ */
+int32_t portcullis_zone_apply(const struct portcullis_engine *engine,
+                              uint16_t zone,
+                              const struct portcullis_text *cluster,
+                              size_t cluster_count,
+                              const struct portcullis_text *policies,
+                              size_t policy_count,
+                              struct portcullis_applied *applied);
+
+/**
+ * Takes cluster and policies of a zone away: its packets are denied from now on.
+ *
+ * `removed`: 1 if there was something, else 0; may be NULL.
+ *
+ * Undefined unless:
+ * `removed` is NULL or points to room for an `int`.
+ */
+int32_t portcullis_zone_remove(const struct portcullis_engine *engine, uint16_t zone, int *removed);
+
+/**
+ * As `portcullis_engine_upsert_endpoints`, for one zone; `PORTCULLIS_NO_SUCH_ZONE` if nothing was applied
+ * to it yet.
+ *
+ * Undefined unless:
+ * `endpoints` has `count` endpoints of that size.
+ */
+int32_t portcullis_zone_upsert_endpoints(const struct portcullis_engine *engine,
+                                         uint16_t zone,
+                                         const struct portcullis_endpoint *endpoints,
+                                         size_t endpoint_size,
+                                         size_t count,
+                                         size_t *done);
+
+/**
+ * As `portcullis_engine_remove_endpoints`, for one zone; none are there if nothing was applied to it.
+ *
+ * Undefined unless:
+ * `names` has `count` names.
+ */
+int32_t portcullis_zone_remove_endpoints(const struct portcullis_engine *engine,
+                                         uint16_t zone,
+                                         const struct portcullis_endpoint_name *names,
+                                         size_t count,
+                                         size_t *removed);
+
+/**
+ * What is in force in a zone; `PORTCULLIS_NO_SUCH_ZONE` if nothing is.
+ *
+ * Undefined unless:
+ * `out` points to an `applied` whose `struct_size` is set.
+ */
+int32_t portcullis_zone_applied(const struct portcullis_engine *engine,
+                                uint16_t zone,
+                                struct portcullis_applied *out);
+
+/**
+ * Decides one flow between addresses of a zone, for people and tests; `PORTCULLIS_NO_SUCH_ZONE` if
+ * nothing is in force.
+ *
+ * `verdict`: `PORTCULLIS_ALLOW` or `PORTCULLIS_DENY`. `buffer`: the rule that decided, as
+ * `portcullis_engine_rule` says it, empty if none did; sizes as in `portcullis_engine_error`.
+ *
+ * Undefined unless:
+ * `flow` points to a flow, `verdict` to room for a number, `buffer` has room for `size` bytes.
+ */
+int32_t portcullis_zone_evaluate(const struct portcullis_engine *engine,
+                                 uint16_t zone,
+                                 const struct portcullis_flow *flow,
+                                 uint8_t *verdict,
+                                 char *buffer,
+                                 size_t size,
+                                 size_t *needed);
+
+/**
+ * The numbers of the zones that have something in force, ascending.
+ *
+ * `capacity`: room in `zones`; what is beyond is left out. `count`: how many there are.
+ *
+ * Undefined unless:
+ * `zones` has room for `capacity` numbers, `count` points to room for one.
+ */
+int32_t portcullis_engine_zones(const struct portcullis_engine *engine,
+                                uint16_t *zones,
+                                size_t capacity,
+                                size_t *count);
+
+/**
+ * Makes an empty set of policies.
+ *
+ * `out`: the policies; free them with `portcullis_policies_free`. Any thread.
+ *
+ * Undefined unless:
+ * `out` points to room for a pointer.
+ */
+int32_t portcullis_policies_new(struct portcullis_policies **out);
+
+/**
+ * Frees policies; what was put in force stays. NULL is fine; what was freed already is
+ * `PORTCULLIS_BAD_HANDLE`. Any thread.
+ */
+int32_t portcullis_policies_free(struct portcullis_policies *policies);
+
+/**
+ * The text of the last call on these policies that failed with one; see `portcullis_engine_error`.
+ *
+ * Undefined unless:
+ * `buffer` has room for `size` bytes, `needed` is NULL or points to room for a number.
+ */
+int32_t portcullis_policies_error(const struct portcullis_policies *policies,
+                                  char *buffer,
+                                  size_t size,
+                                  size_t *needed);
+
+/**
+ * Begins with what documents say, to which more may be added: replaces all tiers and sets. Their tiers
+ * have the numbers from 0 on in the order in which they decide, their sets and policies likewise.
+ *
+ * `tiers`, `sets`, `count`: how many tiers, sets and policies there are now; each may be NULL. On any
+ * other status everything stays as it was.
+ *
+ * Undefined unless:
+ * `texts` has `text_count` texts, each as described there; `tiers`, `sets` and `count` are NULL or point
+ * to room for a number.
+ */
+int32_t portcullis_policies_read(const struct portcullis_policies *policies,
+                                 const struct portcullis_text *texts,
+                                 size_t text_count,
+                                 uint32_t *tiers,
+                                 uint32_t *sets,
+                                 uint32_t *count);
+
+/**
+ * Adds a tier behind the others.
+ *
+ * `name`: `kube-admin`, `default`, `kube-baseline` for what stands for those of Kubernetes, or any other
+ * that no tier has yet; NUL-terminated UTF-8. `end`: `PORTCULLIS_TIER_...`. `number`: by which policies
+ * name it.
+ *
+ * Undefined unless:
+ * `name` is NUL-terminated, `number` points to room for a number.
+ */
+int32_t portcullis_policies_add_tier(const struct portcullis_policies *policies,
+                                     const char *name,
+                                     uint8_t end,
+                                     uint32_t *number);
+
+/**
+ * Adds a set of prefixes, which `portcullis_engine_replace_set` may replace later.
+ *
+ * `name`: for example `GlobalNetworkSet//feed`; no other set has it. NUL-terminated UTF-8. `number`: by
+ * which expressions name it.
+ *
+ * Undefined unless:
+ * `name` is NUL-terminated, `prefixes` has `count` prefixes, `number` points to room for a number.
+ */
+int32_t portcullis_policies_add_set(const struct portcullis_policies *policies,
+                                    const char *name,
+                                    const struct portcullis_prefix *prefixes,
+                                    size_t count,
+                                    uint32_t *number);
+
+/**
+ * Adds a policy behind the others of its tier.
+ *
+ * `number`: by which rules name it. What is wrong names the policy and the field in the error text.
+ *
+ * Undefined unless:
+ * `policy` begins with its size, its pointers are NULL or point to what is described there; `number`
+ * points to room for a number.
+ */
+int32_t portcullis_policies_add_policy(const struct portcullis_policies *policies,
+                                       const struct portcullis_policy *policy,
+                                       uint32_t *number);
+
+/**
+ * Adds a rule behind the others of its policy and direction. What is wrong names the policy, the rule and
+ * the field in the error text.
+ *
+ * Undefined unless:
+ * `rule` begins with its size, its pointers are NULL or point to what is described there.
+ */
+int32_t portcullis_policies_add_rule(const struct portcullis_policies *policies,
+                                     const struct portcullis_rule *rule);
+
+/**
+ * As `portcullis_engine_apply` or `portcullis_zone_apply`, with values instead of documents.
+ *
+ * `zone`: 0 is the engine itself. `cluster`: NULL leaves the one in force, which only the engine itself
+ * can (`portcullis_engine_set_policies`). `policies`: what they are now is copied.
+ *
+ * Undefined unless:
+ * `cluster` is NULL or begins with its size, its pointers are NULL or point to what is described there;
+ * `applied` is NULL or begins with its size.
+ */
+int32_t portcullis_engine_apply_policies(const struct portcullis_engine *engine,
+                                         uint16_t zone,
+                                         const struct portcullis_cluster *cluster,
+                                         const struct portcullis_policies *policies,
+                                         struct portcullis_applied *applied);
+
+/**
+ * As `portcullis_engine_set_cluster`, with values instead of documents.
+ *
+ * Undefined unless:
+ * `cluster` begins with its size, its pointers are NULL or point to what is described there; `applied`
+ * is NULL or begins with its size.
+ */
+int32_t portcullis_engine_set_cluster_values(const struct portcullis_engine *engine,
+                                             const struct portcullis_cluster *cluster,
+                                             struct portcullis_applied *applied);
+
+/**
+ * As `portcullis_engine_stage`, with values instead of documents.
+ */
+int32_t portcullis_engine_stage_policies(const struct portcullis_engine *engine,
+                                         const struct portcullis_policies *policies);
+
+/**
+ * As `portcullis_engine_diff`, with values instead of documents.
+ *
+ * Undefined unless:
+ * `cluster` is NULL or begins with its size, its pointers are NULL or point to what is described there;
+ * `buffer` has room for `size` bytes.
+ */
+int32_t portcullis_engine_diff_policies(const struct portcullis_engine *engine,
+                                        const struct portcullis_cluster *cluster,
+                                        const struct portcullis_policies *policies,
+                                        char *buffer,
+                                        size_t size,
+                                        size_t *needed,
+                                        size_t *changes);
+
+/**
+ * Limits how many packets pass, from now on, instead of what was limited before; packets beyond are
+ * dropped (reason `rate_limit`). Names may be of rules that are loaded later
+ * (`portcullis_engine_unknown_rules`). Buckets begin full, and are full again when rules are loaded that
+ * have a limit and were never loaded before.
+ *
+ * `identity`: of the connections that each identity opened, both ways; NULL: no limit. `rules`: of
+ * several that mean one rule the last counts. `rule_size`: `sizeof(portcullis_rule_rate)`. Any thread.
+ *
+ * Undefined unless:
+ * `identity` is NULL or points to a rate, `rules` has `count` of that size, whose texts are
+ * NUL-terminated.
+ */
+int32_t portcullis_engine_limit_rates(const struct portcullis_engine *engine,
+                                      const struct portcullis_rate *identity,
+                                      const struct portcullis_rule_rate *rules,
+                                      size_t rule_size,
+                                      size_t count);
+
+/**
+ * Copies packets to the interface `mirror` of the firewall's settings, from now on, instead of what was
+ * copied before. Names may be of rules that are loaded later (`portcullis_engine_unknown_rules`).
+ * Without such an interface nothing is copied; packets of judges are not: their caller has them.
+ *
+ * `mirrored`: NULL to copy none. Any thread.
+ *
+ * Undefined unless:
+ * `mirrored` is NULL or begins with its size, `rules` has as many as it says, their texts are
+ * NUL-terminated.
+ */
+int32_t portcullis_engine_mirror(const struct portcullis_engine *engine,
+                                 const struct portcullis_mirrored *mirrored);
+
+/**
+ * The names given to `portcullis_engine_limit_rates` and `portcullis_engine_mirror` that no rule loaded
+ * so far has, a line `policy [ingress|egress] [rule N]` for each: perhaps misspelt. Buffer and sizes as
+ * in `portcullis_engine_error`.
+ *
+ * Undefined unless:
+ * `buffer` has room for `size` bytes.
+ */
+int32_t portcullis_engine_unknown_rules(const struct portcullis_engine *engine,
+                                        char *buffer,
+                                        size_t size,
+                                        size_t *needed);
 
 /**
  * Makes a judge of an engine, which lives on until the judge is freed too.
@@ -1862,8 +3061,8 @@ const char *portcullis_reason_name(uint8_t reason);
  * thread.
  *
  * Undefined unless:
- * `config` is NULL or begins with its size, and its text is NUL-terminated; `out` points to room for
- * a pointer.
+ * `config` is NULL or begins with its size, its texts are NUL-terminated, `policies` has as many as it
+ * says; `out` points to room for a pointer.
  */
 int32_t portcullis_recorder_new(const struct portcullis_engine *engine,
                                 const struct portcullis_recorder_config *config,
@@ -1888,7 +3087,7 @@ int32_t portcullis_recorder_error(const struct portcullis_recorder *recorder,
 
 /**
  * Reads what happened, records what is due, and hands over records: whole lines of JSON, each ended
- * by a newline, without a NUL. What the fields mean stands in docs/flow-records.md. Call it whenever
+ * by a newline, without a NUL. What the fields mean stands in docs/flow-records.md (`form`). Call it whenever
  * the descriptor of `portcullis_engine_event_fd` is readable, and some times a second besides.
  *
  * `text`, `size`: where to; 64 KiB are a good start. `PORTCULLIS_TOO_SMALL` if not even the first

@@ -94,6 +94,31 @@ pub unsafe extern "C" fn portcullis_engine_apply_files(
     })
 }
 
+/// Replaces the policies by what these texts say, and leaves the cluster, endpoints that came and went
+/// included. All else as `portcullis_engine_apply`.
+///
+/// # Safety
+/// The array has as many texts as its count says, each as described there.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_set_policies(
+    engine: *const portcullis_engine,
+    policies: *const portcullis_text,
+    policy_count: usize,
+    applied: *mut portcullis_applied,
+) -> i32 {
+    handle::with::<Managed>(engine, |held| {
+        // SAFETY: by this function's contract.
+        let policies = unsafe { sources(policies, policy_count) }?;
+        let policies = policy::parse_policies(&policies)?;
+        // SAFETY: by this function's contract.
+        unsafe { check_applied(applied) }?;
+        let done = held.object.set_policies(policies.value)?;
+        held.object.warn([&policies.warnings]);
+        // SAFETY: by this function's contract.
+        unsafe { write_applied(applied, done) }
+    })
+}
+
 /// Replaces the cluster (namespaces, pods, nodes) by what these texts say, and leaves the policies. All
 /// else as `portcullis_engine_apply`.
 ///
@@ -215,7 +240,7 @@ pub unsafe extern "C" fn portcullis_engine_prove(
     })
 }
 
-fn parse(
+pub(crate) fn parse(
     cluster: &[Source],
     policies: &[Source],
 ) -> Result<(Loaded<ClusterState>, Loaded<PolicySet>), Failure> {
@@ -242,7 +267,7 @@ unsafe fn apply(
 ///
 /// # Safety
 /// `out` is NULL or begins with its size.
-unsafe fn check_applied(out: *const portcullis_applied) -> Result<(), Failure> {
+pub(crate) unsafe fn check_applied(out: *const portcullis_applied) -> Result<(), Failure> {
     if out.is_null() {
         return Ok(());
     }
@@ -252,7 +277,10 @@ unsafe fn check_applied(out: *const portcullis_applied) -> Result<(), Failure> {
 
 /// # Safety
 /// `out` is NULL or begins with its size.
-unsafe fn write_applied(out: *mut portcullis_applied, applied: Applied) -> Result<(), Failure> {
+pub(crate) unsafe fn write_applied(
+    out: *mut portcullis_applied,
+    applied: Applied,
+) -> Result<(), Failure> {
     if out.is_null() {
         return Ok(());
     }

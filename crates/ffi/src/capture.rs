@@ -348,20 +348,23 @@ impl portcullis_capture_filter {
     };
 }
 
+/// The verdicts of a sum of `1 << PORTCULLIS_...`.
+pub(crate) fn verdicts(bits: u8) -> Result<Vec<Verdict>, Failure> {
+    if bits >= 8 {
+        return Err(PORTCULLIS_BAD_VALUE.into());
+    }
+    let all = [Verdict::Allow, Verdict::Deny, Verdict::Reject];
+    Ok(all.into_iter().filter(|verdict| bits >> *verdict as u8 & 1 == 1).collect())
+}
+
 /// # Safety
 /// As the functions that call it.
 unsafe fn read_filter(filter: *const portcullis_capture_filter) -> Result<Filter, Failure> {
     // SAFETY: by this function's contract.
     let wanted = unsafe { raw::read_growable(filter, portcullis_capture_filter::EMPTY) }?;
     let mut filter = Filter::default();
-    match wanted.verdicts {
-        0 => {}
-        bits @ 1..8 => {
-            let all = [Verdict::Allow, Verdict::Deny, Verdict::Reject];
-            let chosen = all.into_iter().filter(|verdict| bits >> *verdict as u8 & 1 == 1);
-            filter = filter.verdicts(Verdicts::of(&chosen.collect::<Vec<_>>()));
-        }
-        _ => return Err(PORTCULLIS_BAD_VALUE.into()),
+    if wanted.verdicts != 0 {
+        filter = filter.verdicts(Verdicts::of(&verdicts(wanted.verdicts)?));
     }
     // SAFETY: by this function's contract.
     let reasons = unsafe { raw::slice(wanted.reasons, wanted.reason_count) }?;

@@ -121,16 +121,9 @@ pub unsafe extern "C" fn portcullis_engine_remove_endpoints(
     removed: *mut usize,
 ) -> i32 {
     handle::with::<Managed>(engine, |held| {
-        let mut read = Vec::new();
-        // SAFETY: by this function's contract.
-        for name in unsafe { raw::slice(names, count) }? {
-            // SAFETY: by this function's contract.
-            let namespace = unsafe { raw::text(name.namespace_name) }?;
-            // SAFETY: by this function's contract.
-            read.push((namespace, unsafe { raw::text(name.name) }?));
-        }
         let mut gone = 0;
-        for (namespace, name) in read {
+        // SAFETY: by this function's contract.
+        for (namespace, name) in unsafe { read_endpoint_names(names, count) }? {
             gone += usize::from(held.object.endpoints().remove(namespace, name)?);
         }
         // SAFETY: by this function's contract.
@@ -216,7 +209,7 @@ impl portcullis_endpoint {
 
 /// # Safety
 /// As the functions that call it.
-unsafe fn read_endpoints(
+pub(crate) unsafe fn read_endpoints(
     start: *const portcullis_endpoint,
     size: usize,
     count: usize,
@@ -225,4 +218,21 @@ unsafe fn read_endpoints(
     let read = unsafe { raw::read_array(start, size, count, portcullis_endpoint::EMPTY) }?;
     // SAFETY: by this function's contract.
     read.iter().map(|endpoint| unsafe { endpoint.read() }).collect()
+}
+
+/// # Safety
+/// As the functions that call it; nobody changes the names while the answer lives.
+pub(crate) unsafe fn read_endpoint_names<'a>(
+    names: *const portcullis_endpoint_name,
+    count: usize,
+) -> Result<Vec<(&'a str, &'a str)>, Failure> {
+    let mut read = Vec::new();
+    // SAFETY: by this function's contract.
+    for name in unsafe { raw::slice(names, count) }? {
+        // SAFETY: by this function's contract.
+        let namespace = unsafe { raw::text(name.namespace_name) }?;
+        // SAFETY: by this function's contract.
+        read.push((namespace, unsafe { raw::text(name.name) }?));
+    }
+    Ok(read)
 }

@@ -14,7 +14,9 @@ use portcullis_core::{FlowEvent, FlowKind, Party};
 use crate::engine::{Managed, portcullis_engine};
 use crate::handle;
 use crate::raw;
-use crate::types::{PORTCULLIS_ALLOW, PORTCULLIS_DENY, PORTCULLIS_NO_REASON, portcullis_address};
+use crate::types::{
+    PORTCULLIS_ALLOW, PORTCULLIS_DENY, PORTCULLIS_NO_REASON, PORTCULLIS_REJECT, portcullis_address,
+};
 
 /// A connection was opened.
 pub const PORTCULLIS_EVENT_OPENED: u8 = 1;
@@ -49,7 +51,7 @@ pub struct portcullis_event {
     pub time: u64,
     /// `PORTCULLIS_EVENT_...`; numbers that the caller does not know may come in later versions.
     pub kind: u8,
-    /// `PORTCULLIS_ALLOW` or `PORTCULLIS_DENY`.
+    /// `PORTCULLIS_ALLOW`, `PORTCULLIS_DENY` or `PORTCULLIS_REJECT`.
     pub verdict: u8,
     /// Why it may not pass, or was cut; else `PORTCULLIS_NO_REASON`.
     pub reason: u8,
@@ -245,7 +247,11 @@ impl Texts<'_> {
         portcullis_event {
             time: nanoseconds(event.time),
             kind,
-            verdict: if event.allowed { PORTCULLIS_ALLOW } else { PORTCULLIS_DENY },
+            verdict: match event.reason {
+                Some(Reason::PolicyRejected) => PORTCULLIS_REJECT,
+                _ if event.allowed => PORTCULLIS_ALLOW,
+                _ => PORTCULLIS_DENY,
+            },
             reason: event.reason.map_or(PORTCULLIS_NO_REASON, |reason| reason as u8),
             protocol: event.protocol,
             logged: event.log.into(),

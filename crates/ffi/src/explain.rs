@@ -5,12 +5,13 @@
 use core::ffi::c_char;
 
 use portcullis_core::dataplane::verdict::RuleId;
-use portcullis_core::policy;
+use portcullis_core::policy::RuleInfo;
+use portcullis_core::policy::model::Direction;
 
 use crate::engine::{Managed, portcullis_engine};
 use crate::handle;
 use crate::raw;
-use crate::status::{Failure, PORTCULLIS_BAD_VALUE};
+use crate::status::PORTCULLIS_BAD_VALUE;
 use crate::types::portcullis_flow;
 
 /// Why a flow is decided as it is, for people: the tiers walked, the rule with file and line, near
@@ -28,13 +29,7 @@ pub unsafe extern "C" fn portcullis_engine_explain(
 ) -> i32 {
     handle::with::<Managed>(engine, |held| {
         // SAFETY: by this function's contract.
-        let flow = unsafe { raw::slice(flow, 1) }?[0].read()?;
-        if flow.source.is_ipv4() != flow.destination.is_ipv4() {
-            return Err(Failure::new(
-                PORTCULLIS_BAD_VALUE,
-                "error: a flow of two address families",
-            ));
-        }
+        let flow = unsafe { raw::slice(flow, 1) }?[0].read_one_family()?;
         let text = held.object.explain(&flow).to_string();
         // SAFETY: by this function's contract.
         unsafe { raw::copy_text(&text, buffer, size, needed) }
@@ -56,12 +51,16 @@ pub unsafe extern "C" fn portcullis_engine_rule(
 ) -> i32 {
     handle::with::<Managed>(engine, |held| {
         let rule = held.object.rule(RuleId::new(rule)).ok_or(PORTCULLIS_BAD_VALUE)?;
-        let direction = match rule.direction {
-            policy::model::Direction::Ingress => "ingress",
-            policy::model::Direction::Egress => "egress",
-        };
-        let text = format!("{} {direction} {}", rule.policy.name, rule.origin);
         // SAFETY: by this function's contract.
-        unsafe { raw::copy_text(&text, buffer, size, needed) }
+        unsafe { raw::copy_text(&words(&rule), buffer, size, needed) }
     })
+}
+
+/// A rule for people.
+pub(crate) fn words(rule: &RuleInfo) -> String {
+    let direction = match rule.direction {
+        Direction::Ingress => "ingress",
+        Direction::Egress => "egress",
+    };
+    format!("{} {direction} {}", rule.policy.name, rule.origin)
 }

@@ -131,6 +131,9 @@ pub unsafe extern "C" fn portcullis_judge_error(
 /// `out`: room for `count` judgements; written only if the call succeeds. After any other status no
 /// packet of the batch may pass.
 ///
+/// A call also looks for connections that have expired, a part of the table each time. Without packets
+/// (`count` 0) make one some times a second, so that their ends are told.
+///
 /// Held fragments that pass now, and answers to packets that were rejected, are to be had from
 /// `portcullis_judge_frames`.
 ///
@@ -162,6 +165,13 @@ pub unsafe extern "C" fn portcullis_judge_packets(
         }
         held.object.seat(|Seat { judge, frames }| {
             frames.clear();
+            if packets.is_empty() {
+                // Time passes all the same.
+                match now {
+                    0 => judge.packets(&[], &mut []),
+                    now => judge.packets_at(Time::from_nanos(now), &[], &mut []),
+                };
+            }
             let mut judgements = [Judgement::default(); CHUNK];
             let chunks = packets.chunks(CHUNK).zip(out.chunks_mut(CHUNK));
             for (chunk, (packets, out)) in chunks.enumerate() {

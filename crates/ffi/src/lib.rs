@@ -6,12 +6,17 @@
 //! value, checks every pointer for NULL, and never lets a panic cross into C. See `docs/embedding.md`.
 
 // In the order in which the header tells of them.
+pub mod config;
 pub mod engine;
 
 pub mod apply;
 pub mod endpoint;
 pub mod set;
 pub mod stage;
+pub mod zone;
+
+pub mod policies;
+pub mod rule;
 
 pub mod judge;
 

@@ -6,12 +6,14 @@ use core::ffi::c_char;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use portcullis_core::flow::{Config, Recorder, Subscription};
+use portcullis_core::flow::{Config, ConfigError, PolicyKeep, Recorder, Subscription, hubble};
 
 use crate::engine::{Managed, portcullis_engine};
 use crate::handle::{self, Held, Object, Table, lock};
 use crate::raw::{self, Growable};
-use crate::status::{Failure, PORTCULLIS_BAD_VALUE, PORTCULLIS_POISONED, PORTCULLIS_TOO_SMALL};
+use crate::status::{
+    Failure, PORTCULLIS_BAD_SIZE, PORTCULLIS_BAD_VALUE, PORTCULLIS_POISONED, PORTCULLIS_TOO_SMALL,
+};
 
 /// Makes flow records of an engine's events: one when a connection starts, when another rule decides of
 /// it, while it lasts and when it ends; denials are summed up. Calls on it may come from any threads,
@@ -33,17 +35,44 @@ pub struct portcullis_recorder_config {
     /// How often a connection that lasts is recorded again, in milliseconds, 1000 at least; 60000
     /// unless set, and never if it is the highest number.
     pub update_ms: u32,
-    /// How long denials are summed up before they are recorded, in milliseconds; 5000 unless set.
+    /// How long denials are summed up before they are recorded, in milliseconds; 1000 unless set.
     pub denied_ms: u32,
     /// Different denials that are kept apart within that time, about 600 bytes each; 4096 unless set.
     pub denied_kinds: u32,
     /// Records that wait at most, about 1 KiB each; 65536 unless set. What does not fit is counted.
     pub capacity: u32,
+    /// `PORTCULLIS_FORM_...`.
+    pub form: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The name of this node in records of `PORTCULLIS_FORM_HUBBLE`, NUL-terminated; NULL is none.
+    pub node: *const c_char,
+    /// What is recorded of flows that some policies decided; the first that fits counts, and `keep` if
+    /// none does.
+    pub policies: *const portcullis_policy_keep,
+    /// How many.
+    pub policy_count: usize,
 }
 
 // SAFETY: `repr(C)`, the size first, integers and raw pointers only.
 unsafe impl Growable for portcullis_recorder_config {
-    const FIRST: usize = size_of::<Self>();
+    const FIRST: usize = core::mem::offset_of!(Self, form);
+}
+
+/// Records have the fields that docs/flow-records.md tells of (the default).
+pub const PORTCULLIS_FORM_OWN: u32 = 0;
+/// Records are flows as Cilium's Hubble prints them (`hubble observe -o json`).
+pub const PORTCULLIS_FORM_HUBBLE: u32 = 1;
+
+/// What is recorded of flows that some policies decided. This one never grows.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct portcullis_policy_keep {
+    /// The policies as `Kind/namespace/name`, each part a text or `*`; `default` is what no policy
+    /// decided. NUL-terminated.
+    pub policies: *const c_char,
+    /// What is recorded, as `keep` of the settings.
+    pub keep: *const c_char,
 }
 
 /// A recorder as a handle holds it.
@@ -57,6 +86,12 @@ struct Seat {
     records: Subscription,
     /// A line that there was no room for.
     line: Vec<u8>,
+    form: Form,
+}
+
+enum Form {
+    Own,
+    Hubble { node: String },
 }
 
 static RECORDERS: Table<Desk> = Table::new();
@@ -80,8 +115,8 @@ const MOST_CAPACITY: usize = 1 << 24;
 /// thread.
 ///
 /// # Safety
-/// `config` is NULL or begins with its size, and its text is NUL-terminated; `out` points to room for
-/// a pointer.
+/// `config` is NULL or begins with its size, its texts are NUL-terminated, `policies` has as many as it
+/// says; `out` points to room for a pointer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn portcullis_recorder_new(
     engine: *const portcullis_engine,
@@ -99,10 +134,14 @@ pub unsafe extern "C" fn portcullis_recorder_new(
             capacity @ 1..=MOST_CAPACITY => capacity,
             _ => return Err(PORTCULLIS_BAD_VALUE.into()),
         };
-        let recorder = Recorder::new(&held.object, wanted.read(keep)?);
+        // SAFETY: by this function's contract.
+        let form = unsafe { wanted.read_form() }?;
+        // SAFETY: by this function's contract.
+        let policies = unsafe { wanted.read_policies() }?;
+        let recorder = Recorder::new(&held.object, wanted.read(keep, policies)?);
         let records = recorder.hub().subscribe(capacity);
         let engine = Managed::table().find(engine)?;
-        let seat = Mutex::new(Seat { recorder, records, line: Vec::new() });
+        let seat = Mutex::new(Seat { recorder, records, line: Vec::new(), form });
         let recorder = RECORDERS.insert(Desk { seat, engine })?;
         // SAFETY: by this function's contract.
         unsafe { raw::write(out, recorder) };
@@ -136,7 +175,7 @@ pub unsafe extern "C" fn portcullis_recorder_error(
 }
 
 /// Reads what happened, records what is due, and hands over records: whole lines of JSON, each ended
-/// by a newline, without a NUL. What the fields mean stands in docs/flow-records.md. Call it whenever
+/// by a newline, without a NUL. What the fields mean stands in docs/flow-records.md (`form`). Call it whenever
 /// the descriptor of `portcullis_engine_event_fd` is readable, and some times a second besides.
 ///
 /// `text`, `size`: where to; 64 KiB are a good start. `PORTCULLIS_TOO_SMALL` if not even the first
@@ -165,7 +204,10 @@ pub unsafe extern "C" fn portcullis_recorder_read(
         loop {
             if seat.line.is_empty() {
                 let Some(record) = seat.records.next() else { break };
-                record.write(&mut seat.line);
+                match &seat.form {
+                    Form::Own => record.write(&mut seat.line),
+                    Form::Hubble { node } => hubble::write(&record, node, &mut seat.line),
+                }
             }
             if seat.line.len() > room.len() {
                 if total == 0 {
@@ -217,10 +259,59 @@ impl portcullis_recorder_config {
         denied_ms: 0,
         denied_kinds: 0,
         capacity: 0,
+        form: 0,
+        reserved: 0,
+        node: core::ptr::null(),
+        policies: core::ptr::null(),
+        policy_count: 0,
     };
 
-    fn read(&self, keep: Option<&str>) -> Result<Config, Failure> {
+    /// # Safety
+    /// `node` is NULL or NUL-terminated.
+    unsafe fn read_form(&self) -> Result<Form, Failure> {
+        // SAFETY: by this function's contract.
+        let node = unsafe { raw::optional_text(self.node) }?;
+        match (self.form, node) {
+            _ if self.reserved != 0 => Err(PORTCULLIS_BAD_SIZE.into()),
+            (PORTCULLIS_FORM_OWN, None) => Ok(Form::Own),
+            (PORTCULLIS_FORM_OWN, Some(_)) => {
+                let text = "error: node: only records of the form of Hubble have one";
+                Err(Failure::new(PORTCULLIS_BAD_VALUE, text))
+            }
+            (PORTCULLIS_FORM_HUBBLE, node) => {
+                Ok(Form::Hubble { node: node.unwrap_or_default().to_owned() })
+            }
+            (form, _) => {
+                let text = format_args!("error: form {form}: 0 is this project's, 1 is Hubble's");
+                Err(Failure::new(PORTCULLIS_BAD_VALUE, text))
+            }
+        }
+    }
+
+    /// # Safety
+    /// `policies` is NULL or has as many as it says, whose texts are NUL-terminated.
+    unsafe fn read_policies(&self) -> Result<Vec<PolicyKeep>, Failure> {
+        let mut policies = Vec::new();
+        // SAFETY: by this function's contract.
+        for of in unsafe { raw::slice(self.policies, self.policy_count) }? {
+            // SAFETY: by this function's contract.
+            let pattern = unsafe { raw::text(of.policies) }?;
+            // SAFETY: by this function's contract.
+            let keep = unsafe { raw::text(of.keep) }?;
+            let wrong = |error: ConfigError| {
+                let text = format_args!("error: policies {}: {error}", policies.len());
+                Failure::new(PORTCULLIS_BAD_VALUE, text)
+            };
+            let pattern = pattern.parse().map_err(wrong)?;
+            let keep = keep.parse().map_err(wrong)?;
+            policies.push(PolicyKeep { policies: pattern, keep });
+        }
+        Ok(policies)
+    }
+
+    fn read(&self, keep: Option<&str>, policies: Vec<PolicyKeep>) -> Result<Config, Failure> {
         let mut config = Config::default();
+        config.policies = policies;
         let wrong =
             |error| Failure::new(PORTCULLIS_BAD_VALUE, format_args!("error: keep: {error}"));
         if let Some(keep) = keep {

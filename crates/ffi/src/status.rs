@@ -35,6 +35,9 @@ pub const PORTCULLIS_TABLE_FULL: i32 = 104;
 /// library, please report it. The handle is as good as before.
 pub const PORTCULLIS_PROOF: i32 = 105;
 
+/// Nothing is in force in this zone.
+pub const PORTCULLIS_NO_SUCH_ZONE: i32 = 106;
+
 /// The system refused memory, a thread or a descriptor.
 pub const PORTCULLIS_SYSTEM: i32 = 200;
 /// An interface cannot be used; the error text says why and what to do.
@@ -119,6 +122,7 @@ pub extern "C" fn portcullis_status_text(status: i32) -> *const core::ffi::c_cha
         PORTCULLIS_NO_SUCH_SET => c"no policy declares a set of this name",
         PORTCULLIS_TABLE_FULL => c"the address table is full",
         PORTCULLIS_PROOF => c"the compiled policies failed their proof",
+        PORTCULLIS_NO_SUCH_ZONE => c"nothing is in force in this zone",
         PORTCULLIS_SYSTEM => c"the system refused memory, a thread or a descriptor",
         PORTCULLIS_INTERFACE => c"an interface cannot be used",
         PORTCULLIS_NO_SUCH_WIRE => c"no wire has this name",

@@ -148,6 +148,16 @@ impl portcullis_flow {
         let ports = (self.source_port, self.destination_port);
         Ok(Flow::new(self.source.read()?, self.destination.read()?, self.protocol, ports))
     }
+
+    /// As [`portcullis_flow::read`], for what only one family makes sense of.
+    pub(crate) fn read_one_family(&self) -> Result<Flow, Failure> {
+        let flow = self.read()?;
+        if flow.source.is_ipv4() != flow.destination.is_ipv4() {
+            let text = "error: a flow of two address families";
+            return Err(Failure::new(PORTCULLIS_BAD_VALUE, text));
+        }
+        Ok(flow)
+    }
 }
 
 impl From<&Judgement> for portcullis_judgement {

@@ -118,6 +118,16 @@ pub struct portcullis_firewall_config {
     pub cpus: *const u32,
     /// How many; 0: workers go where the scheduler puts them.
     pub cpu_count: usize,
+    /// The interface that copies of packets leave by, which needs a queue for each worker; which packets
+    /// those are says `portcullis_engine_mirror`. It is only sent to: what arrives there still goes to the
+    /// host's stack. Packets longer than it takes are left out. NULL: none.
+    pub mirror: *const c_char,
+    /// The NUMA node of packet memory, from 1 on for node 0, 2 for node 1 and so on; 0: that of the
+    /// interfaces; the highest number: wherever it comes to lie.
+    pub numa: u32,
+    /// Milliseconds to wait for queues and interfaces that a predecessor is just letting go of; 2 s
+    /// unless set.
+    pub busy_wait_ms: u32,
 }
 
 // SAFETY: `repr(C)`, the size first, integers and raw pointers only.
@@ -131,6 +141,7 @@ struct Given<'a> {
     a: Option<&'a str>,
     b: Option<&'a str>,
     pins: Option<&'a str>,
+    mirror: Option<&'a str>,
     cpus: &'a [u32],
 }
 
@@ -160,6 +171,9 @@ impl portcullis_firewall_config {
         early_drop_capacity: 0,
         cpus: core::ptr::null(),
         cpu_count: 0,
+        mirror: core::ptr::null(),
+        numa: 0,
+        busy_wait_ms: 0,
     };
 }
 
@@ -191,8 +205,10 @@ pub unsafe extern "C" fn portcullis_firewall_start(
         // SAFETY: by this function's contract.
         let pins = unsafe { raw::optional_text(config.pins) }?;
         // SAFETY: by this function's contract.
+        let mirror = unsafe { raw::optional_text(config.mirror) }?;
+        // SAFETY: by this function's contract.
         let cpus = unsafe { raw::slice(config.cpus, config.cpu_count) }?;
-        let firewall = Running::start(&held.object, &config, &Given { a, b, pins, cpus })?;
+        let firewall = Running::start(&held.object, &config, &Given { a, b, pins, mirror, cpus })?;
         let firewall = FIREWALLS.insert(firewall)?;
         // SAFETY: by this function's contract.
         unsafe { raw::write(out, firewall) };

@@ -4,16 +4,18 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, SigmaskHow};
+use portcullis_core::dataplane::connection::Rate;
 use portcullis_core::dataplane::port::xdp::{
-    BusyPoll, FailureMode, HugePages, LinkState, Mode, ModePolicy, ProgramVerdict,
+    BusyPoll, FailureMode, HugePages, LinkState, Mode, ModePolicy, Numa, ProgramVerdict,
 };
+use portcullis_core::dataplane::switch;
 use portcullis_core::{Config, Engine, Firewall, PortChange, Topology};
 
 use super::port::{
     PORTCULLIS_PORT_DOWN, PORTCULLIS_PORT_GONE, PORTCULLIS_PORT_UP, portcullis_port,
     portcullis_port_change, portcullis_program, portcullis_socket,
 };
-use super::wire::Wanted;
+use super::wire::{Learning, Wanted};
 use super::*;
 use crate::handle::lock;
 use crate::status::{Failure, PORTCULLIS_BAD_VALUE, PORTCULLIS_NULL, PORTCULLIS_SYSTEM};
@@ -45,7 +47,8 @@ impl Running {
             (Some(b), others) => {
                 let all: Vec<&str> =
                     [wanted.a, b].into_iter().chain(others.iter().copied()).collect();
-                Topology::switch(wanted.name.unwrap_or_default(), &all)
+                let switch = Topology::switch(wanted.name.unwrap_or_default(), &all);
+                switch.learning(|config| wanted.learning.set(config))
             }
         };
         let wire = if wanted.small { wire.small() } else { wire };
@@ -158,6 +161,20 @@ impl Running {
     }
 }
 
+impl Learning {
+    fn set(&self, config: &mut switch::Config) {
+        if self.age_ms > 0 {
+            config.age = Duration::from_millis(self.age_ms.into());
+        }
+        if self.addresses > 0 {
+            config.addresses_per_port = self.addresses;
+        }
+        if let Some((per_second, burst)) = self.floods {
+            config.floods = Rate { per_second, burst };
+        }
+    }
+}
+
 fn cannot(what: &'static str) -> impl FnOnce(std::io::Error) -> Failure {
     move |error| Failure::new(PORTCULLIS_SYSTEM, format_args!("error: cannot {what}: {error}"))
 }
@@ -203,6 +220,10 @@ impl portcullis_firewall_config {
         };
         let cpus: Vec<usize> = given.cpus.iter().map(|cpu| *cpu as usize).collect();
         let config = config.workers(workers).cpus(cpus).mode(mode).failure(failure);
+        let config = match given.mirror {
+            Some(interface) => config.mirror_to(interface),
+            None => config,
+        };
         let config = config.ports(|ports| {
             ports.huge_pages = huge_pages;
             ports.promiscuous = promiscuous;
@@ -218,6 +239,12 @@ impl portcullis_firewall_config {
             ports.busy_poll =
                 set(self.busy_poll_us).map(|microseconds| BusyPoll { microseconds, budget });
             ports.stale_after = millis(self.stale_after_ms).unwrap_or(ports.stale_after);
+            ports.busy_wait = millis(self.busy_wait_ms).unwrap_or(ports.busy_wait);
+            ports.numa = match self.numa {
+                0 => Numa::Interfaces,
+                u32::MAX => Numa::Anywhere,
+                node => Numa::Node(node - 1),
+            };
         });
         Ok(config.worker(|worker| {
             worker.idle_rounds = set(self.idle_rounds).unwrap_or(worker.idle_rounds);

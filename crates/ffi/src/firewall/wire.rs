@@ -32,6 +32,17 @@ pub struct portcullis_wire {
     pub others: *const *const c_char,
     /// How many.
     pub other_count: usize,
+    /// Of a switch: milliseconds for which an address is remembered that says nothing; 300 s unless set.
+    pub learn_age_ms: u32,
+    /// Of a switch: addresses behind each interface that are remembered; 1024 unless set, at most a
+    /// million.
+    pub learn_addresses: u32,
+    /// Of a switch: packets a second from each interface that go to all others, because they are for
+    /// groups, for everybody or for addresses that are not known; more are dropped. 1000 unless set, and
+    /// none if it is the highest number.
+    pub floods_per_second: u32,
+    /// Of a switch: how many of these at once after a silence; as many as in a second unless set.
+    pub floods_burst: u32,
 }
 
 // SAFETY: `repr(C)`, the size first, integers and raw pointers only.
@@ -47,7 +58,19 @@ pub(super) struct Wanted<'a> {
     pub(super) name: Option<&'a str>,
     pub(super) small: bool,
     pub(super) others: Vec<&'a str>,
+    pub(super) learning: Learning,
 }
+
+/// How a switch learns and floods; 0 is the default of each.
+#[cfg_attr(not(feature = "xdp"), allow(dead_code, reason = "nobody asks"))]
+pub(super) struct Learning {
+    pub(super) age_ms: u32,
+    pub(super) addresses: u32,
+    pub(super) floods: Option<(u32, u32)>,
+}
+
+const MOST_ADDRESSES: u32 = 1 << 20;
+const MOST_A_SECOND: u32 = 4_000_001;
 
 /// Opens the interfaces of a wire in the calling thread's network namespace and gives them to the
 /// workers. Packets flow through it when this returns; those of other wires do not wait. Some
@@ -83,7 +106,8 @@ pub unsafe extern "C" fn portcullis_firewall_add_wire(
             let text = "error: a switch needs `a`, `b` and a name";
             return Err(Failure::new(PORTCULLIS_BAD_VALUE, text));
         }
-        held.object.add_wire(&Wanted { a, b, name, small, others })
+        let learning = wire.learning(!others.is_empty())?;
+        held.object.add_wire(&Wanted { a, b, name, small, others, learning })
     })
 }
 
@@ -158,5 +182,37 @@ impl portcullis_wire {
         small_rings: 0,
         others: core::ptr::null(),
         other_count: 0,
+        learn_age_ms: 0,
+        learn_addresses: 0,
+        floods_per_second: 0,
+        floods_burst: 0,
     };
+
+    fn learning(&self, is_switch: bool) -> Result<Learning, Failure> {
+        let Self { learn_age_ms, learn_addresses, floods_per_second, floods_burst, .. } = *self;
+        let set = [learn_age_ms, learn_addresses, floods_per_second, floods_burst];
+        if !is_switch && set != [0; 4] {
+            let text = "error: only a switch learns and floods: name `others`";
+            return Err(Failure::new(PORTCULLIS_BAD_VALUE, text));
+        }
+        if learn_addresses > MOST_ADDRESSES {
+            let text = format_args!("error: learn_addresses {learn_addresses}: at most a million");
+            return Err(Failure::new(PORTCULLIS_BAD_VALUE, text));
+        }
+        let floods = match (floods_per_second, floods_burst) {
+            (0, 0) => None,
+            (0, _) => {
+                let text = "error: floods_burst without floods_per_second";
+                return Err(Failure::new(PORTCULLIS_BAD_VALUE, text));
+            }
+            (u32::MAX, _) => Some((0, 0)),
+            (many @ MOST_A_SECOND.., _) => {
+                let text = format_args!("error: floods_per_second {many}: at most 4 million");
+                return Err(Failure::new(PORTCULLIS_BAD_VALUE, text));
+            }
+            (many, 0) => Some((many, many)),
+            (many, burst) => Some((many, burst)),
+        };
+        Ok(Learning { age_ms: learn_age_ms, addresses: learn_addresses, floods })
+    }
 }

@@ -94,7 +94,7 @@ static void sizes(struct portcullis_engine *engine) {
     grown.config.on_policy_change = 77;
     STATUS(PORTCULLIS_BAD_VALUE, portcullis_engine_new(&grown.config, &made));
     grown.config.on_policy_change = 0;
-    grown.config.prove = 2;
+    grown.config.prove = 3;
     STATUS(PORTCULLIS_BAD_VALUE, portcullis_engine_new(&grown.config, &made));
 
     totals.struct_size = 0;
