@@ -332,6 +332,18 @@
 #define PORTCULLIS_FORM_HUBBLE 1
 
 /**
+ * Windows of saved TCP connections hold: packets outside of them are dropped. Right where nothing passed
+ * between saving and restoring, as with `PORTCULLIS_FAIL_CLOSED` (the default).
+ */
+#define PORTCULLIS_WINDOWS_HOLD 0
+
+/**
+ * Packets passed unseen, as with `PORTCULLIS_FAIL_OPEN`: windows of connections that were open are not
+ * checked any more.
+ */
+#define PORTCULLIS_WINDOWS_MOVED 1
+
+/**
  * `rule` of what is counted for several rules together.
  */
 #define PORTCULLIS_OTHER_RULES 4294967294
@@ -478,6 +490,11 @@
  * Nothing is in force in this zone.
  */
 #define PORTCULLIS_NO_SUCH_ZONE 106
+
+/**
+ * Not a file of connections, one of another version, or a damaged one; the error text says which.
+ */
+#define PORTCULLIS_BAD_FILE 107
 
 /**
  * The system refused memory, a thread or a descriptor.
@@ -1792,6 +1809,28 @@ typedef struct portcullis_recorder_config {
 } portcullis_recorder_config;
 
 /**
+ * What was read from a file of connections. Set `struct_size` first.
+ */
+typedef struct portcullis_restored {
+  /**
+   * `sizeof(portcullis_restored)`.
+   */
+  size_t struct_size;
+  /**
+   * Connections that are in the table now.
+   */
+  uint32_t restored;
+  /**
+   * Connections left out: the table is full or knows them already, or they were silent for days.
+   */
+  uint32_t left_out;
+  /**
+   * Milliseconds since they were saved, by the wall clock.
+   */
+  uint64_t age_ms;
+} portcullis_restored;
+
+/**
  * A connection that is open. It grows at the end: `portcullis_engine_connections` takes its size.
  */
 typedef struct portcullis_connection {
@@ -2868,6 +2907,9 @@ int32_t portcullis_judge_error(const struct portcullis_judge *judge,
  * `out`: room for `count` judgements; written only if the call succeeds. After any other status no
  * packet of the batch may pass.
  *
+ * A call also looks for connections that have expired, a part of the table each time. Without packets
+ * (`count` 0) make one some times a second, so that their ends are told.
+ *
  * Held fragments that pass now, and answers to packets that were rejected, are to be had from
  * `portcullis_judge_frames`.
  *
@@ -3112,6 +3154,47 @@ int32_t portcullis_recorder_read(const struct portcullis_recorder *recorder,
 int32_t portcullis_recorder_finish(const struct portcullis_recorder *recorder);
 
 /**
+ * Writes all connections, for `portcullis_engine_restore_connections` of the next process. 96 bytes each,
+ * in blocks of 64 KiB; O(connections). Packets go on meanwhile, and what they change is written as it
+ * was before or after: for a file that is exact call `portcullis_firewall_halt` first.
+ *
+ * Who can write the file can add connections that the policy would have allowed: keep it as private as
+ * the policies, and replace it as a whole (a new file, synced, then renamed).
+ *
+ * `fd`: a descriptor to write to, blocking; it is the caller's, and not closed. Writing to a pipe that
+ * nobody reads is a `SIGPIPE`, as ever. `saved`: how many; may be NULL. `PORTCULLIS_SYSTEM` if writing
+ * failed: what was written so far is refused when it is read.
+ *
+ * Undefined unless:
+ * `fd` is open until the call returns, `saved` is NULL or points to room for a number.
+ */
+int32_t portcullis_engine_save_connections(const struct portcullis_engine *engine,
+                                           int fd,
+                                           uint32_t *saved);
+
+/**
+ * Takes saved connections into the table, beside those that are there; the age of the file counts as
+ * silence of each. Best after the first apply and before a firewall is started: packets that come before
+ * are those of unknown connections.
+ *
+ * What was allowed before is not allowed for that: each connection is judged by the policy in force at
+ * its next packet, in the direction in which it was opened (`PORTCULLIS_KEEP`: it goes on without being
+ * judged; `PORTCULLIS_CUT`: it is forgotten).
+ *
+ * `fd`: a descriptor to read from, blocking; it is the caller's, and not closed. May read further than
+ * the end of the connections. `windows`: `PORTCULLIS_WINDOWS_...`. `out`: may be NULL.
+ * `PORTCULLIS_BAD_FILE` if the file is none, of another version, damaged, from the future or too large:
+ * nothing is taken from it then, the error text says why, and to start without it is right.
+ *
+ * Undefined unless:
+ * `fd` is open until the call returns, `out` is NULL or points to a struct whose `struct_size` is set.
+ */
+int32_t portcullis_engine_restore_connections(const struct portcullis_engine *engine,
+                                              int fd,
+                                              uint8_t windows,
+                                              struct portcullis_restored *out);
+
+/**
  * Why a flow is decided as it is, for people: the tiers walked, the rule with file and line, near
  * misses. Buffer and sizes as in `portcullis_engine_error`.
  *
@@ -3255,6 +3338,13 @@ int32_t portcullis_engine_rule_totals(const struct portcullis_engine *engine,
 int32_t portcullis_firewall_start(const struct portcullis_engine *engine,
                                   const struct portcullis_firewall_config *config,
                                   struct portcullis_firewall **out);
+
+/**
+ * Stops the workers and waits until they have told everything, denials that they sum up included: what
+ * is read from the engine afterwards, and the connections that are saved, are complete. From then on no
+ * packet passes; `portcullis_firewall_stop` takes the programs off. Any thread; halting again is fine.
+ */
+int32_t portcullis_firewall_halt(const struct portcullis_firewall *firewall);
 
 /**
  * Stops the workers, lets frames in transmission leave, takes the programs off the interfaces and

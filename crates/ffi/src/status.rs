@@ -37,6 +37,8 @@ pub const PORTCULLIS_PROOF: i32 = 105;
 
 /// Nothing is in force in this zone.
 pub const PORTCULLIS_NO_SUCH_ZONE: i32 = 106;
+/// Not a file of connections, one of another version, or a damaged one; the error text says which.
+pub const PORTCULLIS_BAD_FILE: i32 = 107;
 
 /// The system refused memory, a thread or a descriptor.
 pub const PORTCULLIS_SYSTEM: i32 = 200;
@@ -123,6 +125,7 @@ pub extern "C" fn portcullis_status_text(status: i32) -> *const core::ffi::c_cha
         PORTCULLIS_TABLE_FULL => c"the address table is full",
         PORTCULLIS_PROOF => c"the compiled policies failed their proof",
         PORTCULLIS_NO_SUCH_ZONE => c"nothing is in force in this zone",
+        PORTCULLIS_BAD_FILE => c"not a file of connections that can be read",
         PORTCULLIS_SYSTEM => c"the system refused memory, a thread or a descriptor",
         PORTCULLIS_INTERFACE => c"an interface cannot be used",
         PORTCULLIS_NO_SUCH_WIRE => c"no wire has this name",

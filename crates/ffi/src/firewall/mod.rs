@@ -216,6 +216,17 @@ pub unsafe extern "C" fn portcullis_firewall_start(
     })
 }
 
+/// Stops the workers and waits until they have told everything, denials that they sum up included: what
+/// is read from the engine afterwards, and the connections that are saved, are complete. From then on no
+/// packet passes; `portcullis_firewall_stop` takes the programs off. Any thread; halting again is fine.
+#[unsafe(no_mangle)]
+pub extern "C" fn portcullis_firewall_halt(firewall: *const portcullis_firewall) -> i32 {
+    handle::with::<Running>(firewall, |held| {
+        held.object.halt();
+        Ok(())
+    })
+}
+
 /// Stops the workers, lets frames in transmission leave, takes the programs off the interfaces and
 /// frees the firewall. NULL is fine; a firewall that was stopped already is `PORTCULLIS_BAD_HANDLE`.
 /// Any thread.

@@ -71,6 +71,10 @@ impl Running {
         Ok(())
     }
 
+    pub(super) fn halt(&self) {
+        self.firewall.stop();
+    }
+
     pub(super) fn lesser_mode(&self) -> String {
         self.firewall.lesser_mode().unwrap_or_default()
     }

@@ -366,7 +366,79 @@ static void records(void) {
     OK(portcullis_engine_free(engine));
 }
 
+/* Connections go on in another engine, if its policies allow them. */
+static void restarts(void) {
+    portcullis_engine *before = NULL, *after = NULL;
+    portcullis_judge *judge = NULL;
+    portcullis_restored restored;
+    uint8_t frame[TCP_FRAME];
+    portcullis_packet packet;
+    portcullis_judgement out;
+    char bytes[4096];
+    FILE *file = tmpfile();
+    uint32_t saved = 99;
+    size_t len;
+    int round;
+
+    CHECK(file != NULL);
+    OK(portcullis_engine_new(NULL, &before));
+    OK(apply(before, CLUSTER, POLICIES));
+    OK(portcullis_judge_new(before, &judge));
+    tcp_frame(frame, 1, 40000, 2, 5432, SYN, 100, 0);
+    packet = packet_of(frame);
+    OK(portcullis_judge_packets(judge, 0, &packet, 1, &out));
+    CHECK(out.state == 1);
+    OK(portcullis_engine_save_connections(before, fileno(file), &saved));
+    CHECK(saved == 1);
+    WRONG(portcullis_engine_error, before, PORTCULLIS_BAD_VALUE, "descriptor -1",
+          portcullis_engine_save_connections(before, -1, &saved));
+    WRONG(portcullis_engine_error, before, PORTCULLIS_SYSTEM, "cannot be saved",
+          portcullis_engine_save_connections(before, 1000000, &saved));
+    OK(portcullis_judge_free(judge));
+    OK(portcullis_engine_free(before));
+
+    memset(&restored, 0, sizeof restored);
+    for (round = 0; round < 2; round++) {
+        OK(portcullis_engine_new(NULL, &after));
+        OK(apply(after, CLUSTER, round == 0 ? POLICIES : "{apiVersion: networking.k8s.io/v1,"
+                 " kind: NetworkPolicy, metadata: {name: shut, namespace: shop},"
+                 " spec: {podSelector: {}}}"));
+        rewind(file);
+        STATUS(PORTCULLIS_BAD_SIZE,
+               portcullis_engine_restore_connections(after, fileno(file), 0,
+                                                     (restored.struct_size = 3, &restored)));
+        restored.struct_size = sizeof restored;
+        WRONG(portcullis_engine_error, after, PORTCULLIS_BAD_VALUE, "windows 2",
+              portcullis_engine_restore_connections(after, fileno(file), 2, &restored));
+        OK(portcullis_engine_restore_connections(after, fileno(file), PORTCULLIS_WINDOWS_HOLD,
+                                                 &restored));
+        CHECK(restored.restored == 1 && restored.left_out == 0 && restored.age_ms < 60000);
+        OK(portcullis_judge_new(after, &judge));
+        tcp_frame(frame, 2, 5432, 1, 40000, SYN_ACK, 500, 101);
+        OK(portcullis_judge_packets(judge, 0, &packet, 1, &out));
+        CHECK(out.verdict == (round == 0 ? PORTCULLIS_ALLOW : PORTCULLIS_DENY));
+        OK(portcullis_judge_free(judge));
+        if (round == 0)
+            OK(portcullis_engine_free(after));
+    }
+    /* A file that is damaged, or none, gives nothing. */
+    rewind(file);
+    len = fread(bytes, 1, sizeof bytes, file);
+    CHECK(len > 100 && fseek(file, 40, SEEK_SET) == 0);
+    CHECK(fputc(bytes[40] ^ 1, file) != EOF && fflush(file) == 0);
+    rewind(file);
+    STATUS(PORTCULLIS_BAD_FILE,
+           portcullis_engine_restore_connections(after, fileno(file), 0, &restored));
+    OK(portcullis_engine_error(after, text, sizeof text, &needed));
+    CHECK(strstr(text, "start without") != NULL);
+    STATUS(PORTCULLIS_BAD_FILE, portcullis_engine_restore_connections(after, fileno(file), 0, NULL));
+    STATUS(PORTCULLIS_SYSTEM, portcullis_engine_restore_connections(after, 1000000, 0, NULL));
+    CHECK(fclose(file) == 0);
+    OK(portcullis_engine_free(after));
+}
+
 int main(void) {
+    restarts();
     zones();
     rates();
     settings();
