@@ -111,10 +111,9 @@ pub unsafe extern "C" fn portcullis_engine_limit_rates(
         if let [rate] = unsafe { raw::slice(identity, usize::from(!identity.is_null())) }? {
             rates.identity = Some(rate.read()?);
         }
+        let empty = portcullis_rule_rate::EMPTY;
         // SAFETY: by this function's contract.
-        for limit in
-            unsafe { raw::read_array(rules, rule_size, count, portcullis_rule_rate::EMPTY) }?
-        {
+        for limit in unsafe { raw::read_array(rules, rule_size, count, empty) }? {
             // SAFETY: by this function's contract.
             let name = unsafe { limit.rule.read() }?;
             rates.rules.push((name, limit.rate.read()?));
