@@ -23,7 +23,7 @@ impl Session<'_> {
         };
         let mut buffer = self.input.room();
         let (mut needed, mut changes) = (0, 0);
-        let what = self.input.byte() % 10;
+        let what = self.input.byte() % 11;
         let (c_start, c_count) = (c.as_ptr(), c.len());
         // SAFETY: so many texts, each with its bytes; room for what is written.
         let status = unsafe {
@@ -31,6 +31,7 @@ impl Session<'_> {
                 8 => portcullis_engine_stage(engine.0, p.as_ptr(), p.len()),
                 9 => portcullis_engine_unstage(engine.0)
                     .max(portcullis_engine_staged(engine.0, &mut needed)),
+                10 => portcullis_engine_set_policies(engine.0, p.as_ptr(), p.len(), &mut applied),
                 0 => portcullis_engine_set_cluster(engine.0, c_start, c_count, &mut applied),
                 1 => portcullis_engine_diff(
                     engine.0,
@@ -56,7 +57,7 @@ impl Session<'_> {
         self.engines.check(engine, status);
     }
 
-    fn documents(&mut self) -> Vec<Document> {
+    pub(crate) fn documents(&mut self) -> Vec<Document> {
         let count = self.input.byte() % 5;
         let one = |input: &mut Input<'_>| {
             let name = if input.byte() == 0 { None } else { Some(b"file\0".to_vec()) };
@@ -70,9 +71,9 @@ impl Session<'_> {
 }
 
 /// A name with its NUL, or none; and text without one.
-type Document = (Option<Vec<u8>>, Vec<u8>);
+pub(crate) type Document = (Option<Vec<u8>>, Vec<u8>);
 
-fn texts(named: &[Document]) -> Vec<portcullis_text> {
+pub(crate) fn texts(named: &[Document]) -> Vec<portcullis_text> {
     let one = |(name, data): &Document| portcullis_text {
         name: start(name),
         data: data.as_ptr(),

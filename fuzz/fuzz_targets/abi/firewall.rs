@@ -17,6 +17,8 @@ impl Session<'_> {
         let mut needed = 0;
         let status = portcullis_firewall_stop(firewall);
         assert_eq!(status == 0, firewall.is_null());
+        let status = portcullis_firewall_halt(firewall);
+        assert!(status == PORTCULLIS_NULL || status == PORTCULLIS_BAD_HANDLE);
         // SAFETY: there is room.
         let status = unsafe {
             portcullis_firewall_lesser_mode(firewall, buffer.as_mut_ptr(), 8, &mut needed)
@@ -34,6 +36,10 @@ impl Session<'_> {
             small_rings: self.input.byte(),
             others: null(),
             other_count: 0,
+            learn_age_ms: self.input.number() as u32,
+            learn_addresses: self.input.number() as u32,
+            floods_per_second: self.input.number() as u32,
+            floods_burst: self.input.number() as u32,
         };
         // SAFETY: the texts end with NUL or are NULL.
         let (status, other) = unsafe {

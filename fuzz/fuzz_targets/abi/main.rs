@@ -7,6 +7,7 @@
 use portcullis_abi::capture::{portcullis_capture, portcullis_capture_free};
 use portcullis_abi::engine::{portcullis_engine, portcullis_engine_free};
 use portcullis_abi::judge::{portcullis_judge, portcullis_judge_free};
+use portcullis_abi::policies::{portcullis_policies, portcullis_policies_free};
 use portcullis_abi::recorder::{portcullis_recorder, portcullis_recorder_free};
 
 use handles::{Handles, Picked};
@@ -14,6 +15,7 @@ use input::Input;
 
 mod apply;
 mod capture;
+mod connections;
 mod endpoints;
 mod engine;
 mod events;
@@ -22,9 +24,12 @@ mod handles;
 mod input;
 mod judge;
 mod numbers;
+mod policies;
 mod recorder;
+mod rules;
 mod sets;
 mod words;
+mod zones;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let mut session = Session {
@@ -33,6 +38,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         judges: Handles::new(),
         captures: Handles::new(),
         recorders: Handles::new(),
+        policies: Handles::new(),
     };
     for _ in 0..64 {
         if session.input.0.is_empty() {
@@ -49,13 +55,14 @@ struct Session<'a> {
     judges: Handles<portcullis_judge>,
     captures: Handles<portcullis_capture>,
     recorders: Handles<portcullis_recorder>,
+    policies: Handles<portcullis_policies>,
 }
 
 impl Session<'_> {
     /// One call; the commoner ones are drawn more often.
     fn call(&mut self) {
         let input = &mut self.input;
-        match input.byte() % 35 {
+        match input.byte() % 46 {
             0 => self.new_engine(),
             1 => self.engines.free(input, portcullis_engine_free),
             2 => self.new_judge(),
@@ -80,6 +87,14 @@ impl Session<'_> {
             30 => self.recorders.free(input, portcullis_recorder_free),
             31 | 32 => self.record(),
             33 => self.prove(),
+            34 => self.new_policies(),
+            35 => self.policies.free(input, portcullis_policies_free),
+            36..=38 => self.add_policy(),
+            39 | 40 => self.put_in_force(),
+            41 => self.zone(),
+            42 => self.limit(),
+            43 => self.mirror(),
+            44 => self.restart(),
             _ => self.event_fd(),
         }
     }
@@ -89,6 +104,7 @@ impl Session<'_> {
     }
 
     fn end(self) {
+        self.policies.end(portcullis_policies_free);
         self.recorders.end(portcullis_recorder_free);
         self.captures.end(portcullis_capture_free);
         self.judges.end(portcullis_judge_free);

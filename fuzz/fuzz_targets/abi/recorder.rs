@@ -13,7 +13,11 @@ impl Session<'_> {
             return;
         }
         let engine = self.engine();
-        let keep = self.input.text();
+        let (keep, node, pattern) = (self.input.text(), self.input.text(), self.input.text());
+        let policies = [
+            portcullis_policy_keep { policies: c"*/*/p".as_ptr(), keep: c"none".as_ptr() },
+            portcullis_policy_keep { policies: start(&pattern), keep: c"denied".as_ptr() },
+        ];
         let config = portcullis_recorder_config {
             struct_size: size_of::<portcullis_recorder_config>(),
             keep: match self.input.byte() % 3 {
@@ -25,6 +29,11 @@ impl Session<'_> {
             denied_ms: self.input.number() as u32,
             denied_kinds: self.input.number().min(5000) as u32,
             capacity: self.input.number() as u32,
+            form: u32::from(self.input.byte() % 3),
+            reserved: 0,
+            node: if self.input.byte() & 1 == 0 { null() } else { start(&node) },
+            policies: policies.as_ptr(),
+            policy_count: usize::from(self.input.byte() % 3),
         };
         let mut recorder = null_mut();
         // SAFETY: the settings have the size that they say, and there is room for a handle.
