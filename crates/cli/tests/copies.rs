@@ -8,7 +8,7 @@ mod lab;
 mod support;
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
 use lab::Namespace;
@@ -109,13 +109,19 @@ fn rates_of_rules_hold_and_misspelt_ones_are_told() {
     let mut run = wire.run(&["--config", &path]);
     run.wait_for("no rule loaded is NetworkPolicy/default/only-cleint");
     run.wait_for("control socket");
-    // Two thousand packets a second there, and those that pass back: of all of them, 100 a second.
+    // Two thousand packets a second there, and those that pass back: of all of them, 50 and 100 a second,
+    // however long the machine takes for it.
+    let began = Instant::now();
     let stream = wire.udp_stream(8080, Duration::from_micros(500));
     std::thread::sleep(Duration::from_secs(2));
     let (sent, lost) = stream.finish();
-    let echoed = sent - lost;
+    let (echoed, most) = (sent - lost, 50.0 + 100.0 * began.elapsed().as_secs_f64());
     assert!(sent > 1000, "{sent}");
-    assert!((10..=130).contains(&echoed), "{echoed} of {sent}: at most (50 + 2 x 100) / 2");
+    assert!(
+        echoed * 2 <= most as u64,
+        "{echoed} echoes of {sent} packets: more than {most} passed"
+    );
+    assert!(echoed >= 10, "{echoed} echoes of {sent} packets: some pass at once");
     assert_eq!(run.terminate(), Some(0));
 }
 

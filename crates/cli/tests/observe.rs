@@ -26,6 +26,16 @@ const PATIENCE: Duration = Duration::from_millis(300);
 const ALLOWED: &str = "10.78.0.2:5432";
 const DENIED: &str = "10.78.0.2:8080";
 
+/// What the kernel counts of each AF_XDP socket (`struct xdp_statistics`).
+const XDP_STATISTICS: [&str; 6] = [
+    "rx_dropped",
+    "rx_invalid_descs",
+    "tx_invalid_descs",
+    "rx_ring_full",
+    "rx_fill_ring_empty_descs",
+    "tx_ring_empty_descs",
+];
+
 fn at(address: &str) -> SocketAddr {
     address.parse().unwrap()
 }
@@ -147,6 +157,14 @@ fn status_says_what_is_in_force_and_what_was_dropped() {
     assert!(denied.unwrap()["bytes"].as_u64().unwrap() >= 54);
     let sum = number("/packets/forwarded") + number("/packets/dropped");
     assert_eq!(number("/packets/received"), sum);
+
+    for port in status["ports"].as_array().unwrap() {
+        for queue in port["queues"].as_array().unwrap() {
+            for statistic in XDP_STATISTICS {
+                assert!(queue[statistic].is_u64(), "{statistic}: {queue}");
+            }
+        }
+    }
 
     let text = String::from_utf8(stand.command(&["status"]).stdout).unwrap();
     for expected in
@@ -270,6 +288,14 @@ fn metrics_are_served_over_http() {
     assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains("openmetrics-text"), "{head}");
     assert!(head.contains(&format!("Content-Length: {}", body.len())));
     assert!(body.contains("portcullis_policy_generation 1") && body.ends_with("# EOF\n"));
+    for (statistic, port) in XDP_STATISTICS.iter().flat_map(|s| [(s, "fw0"), (s, "fw1")]) {
+        for queue in ["0", "1"] {
+            let series = format!(
+                "portcullis_xdp_statistics_total{{interface=\"{port}\",queue=\"{queue}\",statistic=\"{statistic}\"}} "
+            );
+            assert!(body.contains(&series), "{series}: {body}");
+        }
+    }
     let rule = "portcullis_rule_packets_total{policy=\"NetworkPolicy/default/only-client\"";
     assert!(body.contains(rule), "{body}");
     let head = stand.http("HEAD /metrics HTTP/1.0\r\n\r\n");

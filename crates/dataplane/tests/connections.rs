@@ -91,6 +91,95 @@ fn segments_outside_the_window_are_dropped() {
     assert!(!passes(&mut lane, 70_000, &c.is("PA", 1011, 5001, 10)));
 }
 
+/// Windows are scaled by what the SYNs said, so that what fits a scaled window passes and what does not is
+/// dropped; only if both ends offered it.
+#[test]
+fn windows_count_as_scaled_as_both_ends_said() {
+    for (scales, room) in [
+        ([Some(7), Some(7)], 1 << 23),
+        ([Some(14), Some(2)], 1 << 18),
+        ([Some(7), None], 1 << 16),
+        ([None, Some(7)], 1 << 16),
+    ] {
+        let mut lane = lane(Config::default(), web());
+        let c = Tcp { window: 65_535, ..Tcp::new(A, B) };
+        let s = c.back();
+        for packet in [
+            scaled(c.is("S", 1000, 0, 0), scales[0]),
+            scaled(s.is("SA", 5000, 1001, 0), scales[1]),
+            c.is("A", 1001, 5001, 0),
+        ] {
+            assert!(passes(&mut lane, 0, &packet), "{scales:?}");
+        }
+        // The server offers its window anew, now scaled.
+        assert!(passes(&mut lane, 0, &s.is("A", 5001, 1001, 0)));
+        let inside = c.is("A", 1001 + room - 3000, 5001, 1000);
+        assert!(passes(&mut lane, 0, &inside), "{scales:?}: a segment far inside the window");
+        let outside = judge(&mut lane, 0, &c.is("A", 1001 + room + 3000, 5001, 1000));
+        assert_eq!(outside.reason, Some(Reason::TcpOutOfWindow), "{scales:?}");
+    }
+}
+
+/// Segments arrive in any order, some are lost and sent again, and acknowledgements stand still while
+/// what is behind the hole is acknowledged selectively: all of it is one honest connection.
+#[test]
+fn losses_reordering_and_selective_acknowledgements_pass() {
+    let mut lane = lane(Config::default(), web());
+    let (c, s) = (Tcp::new(A, B), Tcp::new(A, B).back());
+    for packet in [
+        c.is("S", 1000, 0, 0),
+        s.is("SA", 5000, 1001, 0),
+        c.is("A", 1001, 5001, 0),
+        // The segment at 1001 is lost; those behind it pass, in any order.
+        c.is("A", 4001, 5001, 1000),
+        c.is("A", 2001, 5001, 1000),
+        c.is("A", 3001, 5001, 1000),
+        // The hole is asked for, three times, with what is behind it acknowledged selectively.
+        selective(&s, 5001, 1001, &[(4001, 5001)]),
+        selective(&s, 5001, 1001, &[(2001, 3001), (4001, 5001)]),
+        selective(&s, 5001, 1001, &[(2001, 5001)]),
+        // It is sent again, and so is one that had arrived.
+        c.is("A", 1001, 5001, 1000),
+        c.is("A", 2001, 5001, 1000),
+        // A duplicate is acknowledged selectively too (RFC 2883).
+        selective(&s, 5001, 5001, &[(2001, 3001)]),
+        // A keepalive lies before what is acknowledged; a probe of a closed window just behind.
+        c.is("A", 5000, 5001, 0),
+        Tcp { window: 0, ..s }.is("A", 5001, 5001, 0),
+        c.is("A", 5001, 5001, 1),
+        c.is("FA", 5002, 5001, 0),
+    ] {
+        assert_eq!(judge(&mut lane, 0, &packet).reason, None, "{packet:02x?}");
+    }
+}
+
+/// A SYN with the option by which windows are scaled.
+fn scaled(packet: Vec<u8>, scale: Option<u8>) -> Vec<u8> {
+    match scale {
+        Some(scale) => with_options(packet, &[1, 3, 3, scale]),
+        None => packet,
+    }
+}
+
+/// An acknowledgement with these blocks beside it (RFC 2018).
+fn selective(from: &Tcp, seq: u32, ack: u32, blocks: &[(u32, u32)]) -> Vec<u8> {
+    let mut options = vec![1, 1, 5, 2 + 8 * blocks.len() as u8];
+    for (first, end) in blocks {
+        options.extend(first.to_be_bytes());
+        options.extend(end.to_be_bytes());
+    }
+    with_options(from.is("A", seq, ack, 0), &options)
+}
+
+/// A segment without data, with options behind its TCP header: lengths grow, checksums are left.
+fn with_options(mut packet: Vec<u8>, options: &[u8]) -> Vec<u8> {
+    let total = u16::from_be_bytes([packet[16], packet[17]]) + options.len() as u16;
+    packet[16..18].copy_from_slice(&total.to_be_bytes());
+    packet[46] += (options.len() as u8 / 4) << 4;
+    packet.extend_from_slice(options);
+    packet
+}
+
 #[test]
 fn a_syn_from_the_wrong_end_of_an_open_connection_is_judged() {
     let mut lane = lane(Config::default(), web());

@@ -4,7 +4,7 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ impl Tap {
     /// Captures everything on `interface` of a namespace from now on.
     pub(crate) fn open(namespace: &Namespace, interface: &str) -> Self {
         let index = namespace.run(|| crate::lab::interface::index(interface)).unwrap().unwrap();
-        let socket = namespace.run(|| socket(index)).unwrap().unwrap();
+        let socket = namespace.run(|| socket(index, libc::ETH_P_ALL)).unwrap().unwrap();
         let stop = Arc::<AtomicBool>::default();
         let done = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
@@ -57,8 +57,8 @@ impl Tap {
     }
 }
 
-fn socket(index: u32) -> io::Result<OwnedFd> {
-    let all = (libc::ETH_P_ALL as u16).to_be();
+/// Receives frames of one protocol; of none with 0.
+fn socket(index: u32, protocol: i32) -> io::Result<OwnedFd> {
     // SAFETY: no pointers are passed. Protocol 0: nothing comes before it is bound.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
@@ -73,7 +73,7 @@ fn socket(index: u32) -> io::Result<OwnedFd> {
     // SAFETY: all zeroes is a valid address.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = all;
+    address.sll_protocol = (protocol as u16).to_be();
     address.sll_ifindex = index as i32;
     let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
     // SAFETY: the address lives through the call and its size is given.
@@ -147,11 +147,55 @@ fn missed(socket: &OwnedFd) -> u32 {
 /// to the interface's queues as it likes, and between queues there is no order.
 pub(crate) fn send(namespace: &Namespace, interface: &str, frames: &[Vec<u8>]) {
     let index = namespace.run(|| crate::lab::interface::index(interface)).unwrap().unwrap();
-    let socket = namespace.run(|| socket(index)).unwrap().unwrap();
+    let socket = namespace.run(|| socket(index, 0)).unwrap().unwrap();
     for frame in frames {
         // SAFETY: the frame lives through the call and its length is given.
         let sent = unsafe { libc::send(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
         assert_eq!(sent, frame.len() as isize, "{}", io::Error::last_os_error());
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Frames sent over and over from a thread of its own, some 30,000 a second: far more than any
+/// workload opens connections, and no more than a build with checks can judge on a busy machine.
+pub(crate) struct Flood {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    thread: JoinHandle<()>,
+}
+
+impl Flood {
+    /// Begins.
+    pub(crate) fn start(namespace: &Namespace, interface: &str, frames: Vec<Vec<u8>>) -> Self {
+        let index = namespace.run(|| crate::lab::interface::index(interface)).unwrap().unwrap();
+        let socket = namespace.run(|| socket(index, 0)).unwrap().unwrap();
+        let (stop, sent) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let (done, counter) = (Arc::clone(&stop), Arc::clone(&sent));
+        let thread = std::thread::spawn(move || {
+            for frames in frames.chunks(32).cycle() {
+                for frame in frames {
+                    let (data, len) = (frame.as_ptr().cast(), frame.len());
+                    // SAFETY: the frame lives through the call and its length is given.
+                    let answer = unsafe { libc::send(socket.as_raw_fd(), data, len, 0) };
+                    counter.fetch_add(u64::from(answer > 0), Ordering::Relaxed);
+                }
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        Self { stop, sent, thread }
+    }
+
+    /// How many were sent so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Ends.
+    pub(crate) fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
     }
 }
