@@ -35,6 +35,13 @@
 //!   connections: 262144    # room for so many at a time
 //!   limits: {connections: 10000, half-open: 500, new-per-second: 1000, burst: 2000}  # of each identity;
 //!                          # half-open-in-all: 10000 is of all together
+//!   denied: drop           # or reject: senders are told
+//!   tracking:              # docs/connections.md; all of it may be left out
+//!     on-full: deny-new            # or evict-oldest
+//!     on-policy-change: rejudge    # or keep, cut
+//!     pick-up: false               # true: connections that began before this did go on if allowed
+//!     timeouts: {tcp-established: 7440, udp: 180}   # seconds of silence; the others alike
+//!     fragments: {packets: 4096, held-bytes: 1048576, seconds: 15}
 //!   tunnels:               # judged by what they carry
 //!     - {kind: vxlan, port: 4789, vni: 42, zone: 1}   # no vni: all of the port's; vxlan, geneve, ip
 //!   rates:                 # token buckets; packets beyond are dropped
@@ -220,6 +227,7 @@ impl Settings {
             pipeline.denied_burst = Some(self.flows.burst());
             wrong = self.packets.apply(pipeline).err();
         });
+        let config = config.engine(|engine| engine.reject_denied = self.packets.rejects());
         if let Some(error) = wrong {
             return Err(error.into());
         }
@@ -311,7 +319,8 @@ mod tests {
             "wire: a:b\ncluster: c.yaml\npolicies: [p]\nfail: open\nmode: require-copy\nworkers: 2\n\
              arp: drop\nearly-drop: feed\nstate: {file: connections, every-seconds: 1}\n\
              machine: {cpus: [1, 0], huge-pages: prefer, numa: 0, busy-poll: {microseconds: 20}, pins: p}\n\
-             packets: {connections: 9, limits: {new-per-second: 5}, tunnels: [{kind: vxlan}, {kind: ip}]}\n",
+             packets: {connections: 9, limits: {new-per-second: 5}, tunnels: [{kind: vxlan}, {kind: ip}],\n  \
+             denied: reject, tracking: {pick-up: true, timeouts: {udp: 5}}}\n",
         )
         .unwrap();
         assert!(settings.cluster.ends_with("c.yaml") && settings.cluster.is_absolute());
@@ -386,6 +395,12 @@ mod tests {
                 "neither port nor vni",
             ),
             ("wire: a:b\npackets: {tunnels: [{kind: gre}]}\n", "gre"),
+            ("wire: a:b\npackets: {denied: allow}\n", "allow"),
+            ("wire: a:b\npackets: {tracking: {timeouts: {arp: 1}}}\n", "arp"),
+            (
+                "wire: a:b\ncluster: c\npolicies: [p]\npackets: {tracking: {timeouts: {udp: 0}}}\n",
+                "timeouts: udp 0",
+            ),
         ] {
             let error = settings(text).unwrap_err();
             assert!(error.contains(expected), "{text:?}: {error}");

@@ -1,6 +1,7 @@
 //! `portcullis run`: a firewall on a wire, until SIGTERM.
 
 mod config;
+mod connections;
 mod early_drop;
 mod flows;
 mod metrics;

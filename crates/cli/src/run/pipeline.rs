@@ -7,6 +7,7 @@ use portcullis::dataplane::packet::{Encapsulation, Tunnel};
 use portcullis::dataplane::pipeline;
 use serde::Deserialize;
 
+use super::connections::Tracking;
 use super::select::{MirrorEntry, RateEntries};
 
 /// What the file says of packets.
@@ -16,8 +17,21 @@ pub(super) struct Packets {
     tunnels: Vec<TunnelEntry>,
     limits: LimitEntry,
     connections: Option<usize>,
+    tracking: Tracking,
+    denied: Denied,
     pub(super) rates: RateEntries,
     pub(super) mirror: Option<MirrorEntry>,
+}
+
+/// What the senders of denied packets are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Denied {
+    /// Nothing.
+    #[default]
+    Drop,
+    /// A TCP reset, or that it is prohibited (ICMP).
+    Reject,
 }
 
 /// A tunnel whose packets are judged by what they carry.
@@ -77,7 +91,12 @@ impl Packets {
             config.connections.capacity = connections;
         }
         config.connections.limits = self.limits.limits()?;
-        Ok(())
+        self.tracking.apply(config)
+    }
+
+    /// Whether senders of denied packets are told.
+    pub(super) fn rejects(&self) -> bool {
+        self.denied == Denied::Reject
     }
 }
 
