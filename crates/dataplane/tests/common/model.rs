@@ -5,6 +5,9 @@
 //! about one flow at a time. The pipeline gets the same packets in batches cut at will. Both must
 //! agree on every packet.
 
+#[path = "packets.rs"]
+mod packets;
+
 use std::collections::HashMap;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -13,10 +16,11 @@ use portcullis_dataplane::clock::Time;
 use portcullis_dataplane::connection::{
     Direction, Grant, OnPolicyChange, Probe, Role, Segment, Settled, SimpleTable, Tracked,
 };
+use portcullis_dataplane::event::{Event, EventKind, Staged};
 use portcullis_dataplane::frame::{FramePool, Umem};
 use portcullis_dataplane::mirror::{Filter, Mirror};
 use portcullis_dataplane::packet::{
-    Encapsulation, Headers, Packet, Transport, Tunnel, Tunnels, Version, checksum, parse, protocol,
+    Headers, Packet, Transport, Tunnels, Version, checksum, parse, protocol,
 };
 use portcullis_dataplane::pipeline::{
     Config, Engine, Input, Judgement, Lane, PacketRate, RateLimits, Snapshot, Unit, reject,
@@ -25,6 +29,8 @@ use portcullis_dataplane::port::memory::{MemoryEnd, MemoryPort};
 use portcullis_dataplane::reason::Reason;
 use portcullis_dataplane::verdict::{Decision, Flow, Identify, Policy, RuleId, Verdict};
 use portcullis_identity_table::IdentityId;
+
+use packets::{Bytes, packet, tunnels};
 
 /// The identity of an address is its last byte.
 #[derive(Clone)]
@@ -78,10 +84,19 @@ impl Policy for Mixed {
 /// The obvious pipeline.
 struct Model {
     connections: SimpleTable,
+    /// Grows with everything that is published.
+    generation: u32,
     policy: u32,
+    /// Zone 1 has a policy.
+    zone: bool,
+    staged: Option<u32>,
     tunnels: Tunnels,
-    /// Packets that each identity may still send, while that is limited.
-    tokens: Option<HashMap<IdentityId, Tokens>>,
+    limits: RateLimits,
+    /// What each limited rule and identity has left.
+    of_rules: HashMap<RuleId, Tokens>,
+    of_identities: HashMap<IdentityId, Tokens>,
+    /// What the lane must have counted of the staged policy: judged, allows, denies.
+    counted: [u64; 3],
 }
 
 /// A token bucket of the obvious sort, in billionths of tokens.
@@ -91,25 +106,41 @@ struct Tokens {
     at: u64,
 }
 
-/// What identities are limited to: it divides a second.
-const RATE: PacketRate = PacketRate { unit: Unit::Packets, per_second: 1000, burst: 5 };
+/// Rates that divide a second into whole parts of a nanosecond.
+const RATES: [PacketRate; 3] = [
+    PacketRate { unit: Unit::Packets, per_second: 1000, burst: 5 },
+    PacketRate { unit: Unit::Bytes, per_second: 100_000, burst: 400 },
+    PacketRate { unit: Unit::Packets, per_second: 0, burst: 5 },
+];
 
 impl Tokens {
     const WHOLE: u128 = 1_000_000_000;
-    const FULL: Self = Self { left: RATE.burst as u128 * Self::WHOLE, at: 0 };
 
-    fn take(&mut self, now: u64) -> bool {
-        let back = u128::from(now - self.at) * u128::from(RATE.per_second);
-        self.left = (self.left + back).min(Self::FULL.left);
+    fn full(rate: &PacketRate) -> Self {
+        Self { left: u128::from(rate.burst) * Self::WHOLE, at: 0 }
+    }
+
+    fn take(&mut self, rate: &PacketRate, now: u64, bytes: usize) -> bool {
+        if rate.per_second == 0 {
+            return false;
+        }
+        let cost = match rate.unit {
+            Unit::Packets => Self::WHOLE,
+            Unit::Bytes => bytes as u128 * Self::WHOLE,
+        };
+        let back = u128::from(now - self.at) * u128::from(rate.per_second);
+        self.left = (self.left + back).min(Self::full(rate).left);
         self.at = now;
-        let enough = self.left >= Self::WHOLE;
-        self.left -= if enough { Self::WHOLE } else { 0 };
+        let enough = self.left >= cost;
+        self.left -= if enough { cost } else { 0 };
         enough
     }
 }
 
 /// What zone 1 decides differs from what zone 0 decides.
 const OF_ZONE: u32 = 0x8000_0000;
+/// What is staged differs from what is in force.
+const STAGED: u32 = 0x4000_0000;
 
 impl Model {
     /// What becomes of one packet. `None`: a later fragment, which the model does not follow.
@@ -133,15 +164,58 @@ impl Model {
         })
     }
 
-    /// Whether a packet that passes by this grant is within its opener's rate.
-    fn within_rate(&mut self, now: Time, grant: Option<Grant>) -> bool {
-        let (Some(tokens), Some(grant)) = (&mut self.tokens, grant) else { return true };
-        tokens.entry(grant.source).or_insert(Tokens::FULL).take(now.as_nanos())
+    /// Whether a packet that passes by this grant is within the rates of its rule and its opener.
+    fn within_rates(&mut self, now: Time, grant: &Grant, bytes: usize) -> bool {
+        let (now, limits) = (now.as_nanos(), &self.limits);
+        let rule = limits.rules.iter().rev().find(|(rule, _)| *rule == grant.rule);
+        let of_rule = rule.is_none_or(|(rule, rate)| {
+            let tokens = self.of_rules.entry(*rule).or_insert(Tokens::full(rate));
+            tokens.take(rate, now, bytes)
+        });
+        let mut of_identity = || {
+            limits.identity.as_ref().is_none_or(|rate| {
+                let tokens = self.of_identities.entry(grant.source).or_insert(Tokens::full(rate));
+                tokens.take(rate, now, bytes)
+            })
+        };
+        of_rule && of_identity()
+    }
+
+    /// Looks at what the lane told of one batch: the staged policy's word is as the policy gives it.
+    fn told(&mut self, event: &Event) {
+        let flow = Flow {
+            source: event.source,
+            destination: event.destination,
+            source_port: event.tuple.source_port,
+            destination_port: event.tuple.destination_port,
+            icmp_kind: event.icmp[0],
+            icmp_code: event.icmp[1],
+            protocol: event.tuple.protocol,
+            version: event.tuple.version,
+            same_address: event.tuple.source == event.tuple.destination,
+        };
+        let staged = self.staged.filter(|_| event.tuple.zone == 0);
+        let staged = staged.map(|version| decide(version ^ STAGED, &flow));
+        let allows = |decision: &Decision| decision.verdict == Verdict::Allow;
+        let (counts, differs) = match event.kind {
+            EventKind::Opened | EventKind::Passed => (2, staged.filter(|says| !allows(says))),
+            EventKind::Changed => (0, staged.filter(|says| !allows(says))),
+            EventKind::Dropped { reason: Reason::PolicyDenied | Reason::PolicyRejected } => {
+                (1, staged.filter(allows))
+            }
+            _ => (0, None),
+        };
+        let expected = differs.map(|Decision { verdict, rule, .. }| Staged { verdict, rule });
+        assert_eq!(event.staged, expected, "{event:?}");
+        if counts > 0 && staged.is_some() {
+            self.counted[0] += 1;
+            self.counted[counts] += u64::from(differs.is_some());
+        }
     }
 
     fn member(&self, now: Time, probe: &Probe, headers: &Headers) -> Result<Grant, Reason> {
         let mut tracked = [Tracked::Invalid(Reason::NoPolicy)];
-        self.connections.track(now, self.policy, std::slice::from_ref(probe), &mut tracked);
+        self.connections.track(now, self.generation, std::slice::from_ref(probe), &mut tracked);
         let mut opened = match tracked[0] {
             Tracked::Member { grant } => return Ok(grant),
             Tracked::Invalid(reason) => return Err(reason),
@@ -150,7 +224,7 @@ impl Model {
         loop {
             let decision = self.decide(probe.key.zone, &flow(probe, opened, headers));
             let ended = &mut None;
-            match self.connections.settle(now, self.policy, probe, opened, decision, ended) {
+            match self.connections.settle(now, self.generation, probe, opened, decision, ended) {
                 Settled::Opened { grant }
                 | Settled::Member { grant }
                 | Settled::Renewed { grant, .. } => return Ok(grant),
@@ -163,7 +237,7 @@ impl Model {
     fn decide(&self, zone: u16, flow: &Flow) -> Result<Grant, Reason> {
         let decision = match zone {
             0 => decide(self.policy, flow),
-            1 => decide(self.policy ^ OF_ZONE, flow),
+            1 if self.zone => decide(self.policy ^ OF_ZONE, flow),
             _ => Decision::default(),
         };
         match decision.verdict {
@@ -212,161 +286,6 @@ fn flow(probe: &Probe, opened: Direction, headers: &Headers) -> Flow {
     flow
 }
 
-/// Bytes that steer what happens; zeros when they run out.
-struct Bytes<'a>(&'a [u8]);
-
-impl Bytes<'_> {
-    fn next(&mut self) -> u8 {
-        match self.0.split_first() {
-            Some((first, rest)) => {
-                self.0 = rest;
-                *first
-            }
-            None => 0,
-        }
-    }
-
-    fn below(&mut self, limit: u8) -> u8 {
-        self.next() % limit
-    }
-
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[usize::from(self.next()) % of.len()]
-    }
-}
-
-/// A packet between few hosts and ports, so that packets meet each other's connections.
-fn packet(bytes: &mut Bytes<'_>) -> Vec<u8> {
-    let shape = bytes.next();
-    let (v6, tagged, fragment) = (shape & 1 != 0, shape & 6 == 6, shape & 0x38 == 0x38);
-    let [source, destination] = [bytes.below(3), bytes.below(3)];
-    let number = match bytes.below(8) {
-        0..=3 => protocol::TCP,
-        4 => protocol::UDP,
-        5 => protocol::SCTP,
-        6 => {
-            if v6 {
-                protocol::ICMPV6
-            } else {
-                protocol::ICMP
-            }
-        }
-        _ => bytes.pick(&[47, 50, 253]),
-    };
-    let l4 = match number {
-        protocol::TCP => tcp(bytes),
-        protocol::ICMP | protocol::ICMPV6 => icmp(bytes, v6, source),
-        protocol::SCTP => sctp(bytes),
-        _ => {
-            let ports = [bytes.below(2), bytes.below(2)];
-            let mut l4 = vec![0, ports[0], 0, ports[1], 0, 20, 0, 0, 0, 0, 0, 0];
-            l4.extend([bytes.below(3), 0, 0, 0, 0, 0, 0, 0]);
-            l4
-        }
-    };
-    let mut frame = vec![2, 0, 0, 0, 0, destination, 2, 0, 0, 0, 0, source];
-    if tagged {
-        frame.extend([0x81, 0, 0, 7]);
-    }
-    let l3 = ip(v6, source, destination, number, &l4, fragment.then(|| bytes.next()));
-    frame.extend(l3);
-    for _ in 0..bytes.next().saturating_sub(200) % 4 {
-        let at = usize::from(bytes.next()) % frame.len();
-        frame[at] = bytes.next();
-    }
-    if bytes.below(32) == 31 {
-        frame.truncate(usize::from(bytes.next()));
-    }
-    if bytes.below(8) == 7 { in_vxlan(bytes.below(4), &frame) } else { frame }
-}
-
-/// The frame in a tunnel: one of zone 0, of zone 1, of a zone without policy, of no zone.
-fn in_vxlan(vni: u8, frame: &[u8]) -> Vec<u8> {
-    let len = (8 + 8 + frame.len()) as u8;
-    let mut l4 = vec![0, 9, 0x12, 0xb5, 0, len, 0, 0, 8, 0, 0, 0, 0, 0, vni, 0];
-    l4.extend(frame);
-    let mut out = vec![2; 12];
-    out.extend(ip(false, 1, 2, protocol::UDP, &l4, None));
-    out
-}
-
-fn tunnels() -> Tunnels {
-    let mut tunnels = Tunnels::default();
-    let encapsulation = Encapsulation::Vxlan;
-    for (vni, zone) in [(0, 0), (1, 1), (2, 2)] {
-        let tunnel = Tunnel::Network { encapsulation, port: 4789, vni };
-        tunnels.open(tunnel, zone).expect("different networks");
-    }
-    tunnels
-}
-
-fn ip(v6: bool, source: u8, destination: u8, number: u8, l4: &[u8], piece: Option<u8>) -> Vec<u8> {
-    let mut out = if v6 { vec![0x86, 0xdd] } else { vec![8, 0] };
-    // Identification, offset in units of 8 bytes, more.
-    let piece = piece.map(|byte| (byte & 3, byte >> 2 & 3, byte & 0x10 != 0));
-    let len = l4.len() / 8 * 8;
-    let l4 = if piece.is_some() { &l4[..len] } else { l4 };
-    if v6 {
-        let extra = if piece.is_some() { 8 } else { 0 };
-        out.extend([0x60, 0, 0, 0, 0, (l4.len() + extra) as u8]);
-        out.extend([if extra > 0 { 44 } else { number }, 255]);
-        for host in [source, destination] {
-            out.extend([0xfd; 15]);
-            out.push(host);
-        }
-        if let Some((id, offset, more)) = piece {
-            out.extend([number, 0, 0, offset << 3 | u8::from(more), 0, 0, 0, id]);
-        }
-    } else {
-        let (id, offset, more) = piece.unwrap_or_default();
-        out.extend([0x45, 0, 0, (20 + l4.len()) as u8, 0, id, u8::from(more) << 5, offset]);
-        out.extend([64, number, 0, 0, 10, 0, 0, source, 10, 0, 0, destination]);
-    }
-    out.extend(l4);
-    out
-}
-
-fn tcp(bytes: &mut Bytes<'_>) -> Vec<u8> {
-    let ports = [bytes.below(2), bytes.below(2)];
-    let flags = bytes.pick(&[0x02, 0x12, 0x10, 0x10, 0x18, 0x11, 0x04, 0x14, 0xff]);
-    let mut out = vec![0, ports[0], 0, ports[1], 0, 0, 0, bytes.below(6), 0, 0, 0, bytes.below(6)];
-    let scaled = flags & 2 != 0 && bytes.below(2) == 1;
-    out.push(if scaled { 6 } else { 5 } << 4);
-    out.extend([flags, bytes.pick(&[0, 0xff]), bytes.pick(&[0, 1, 0xff]), 0, 0, 0, 0]);
-    if scaled {
-        out.extend([3, 3, bytes.below(16), 0]);
-    }
-    out.extend(vec![0x55; bytes.below(3).into()]);
-    out
-}
-
-/// One chunk or two, with tags that others may have offered.
-fn sctp(bytes: &mut Bytes<'_>) -> Vec<u8> {
-    let ports = [bytes.below(2), bytes.below(2)];
-    let mut out = vec![0, ports[0], 0, ports[1], 0, 0, 0, bytes.below(4), 0, 0, 0, 0];
-    for _ in 0..1 + bytes.below(8) / 7 {
-        let kind = bytes.pick(&[1, 1, 2, 2, 10, 11, 0, 0, 6, 7, 8, 14, 4]);
-        out.extend([kind, bytes.below(8) / 7, 0, 8, 0, 0, 0, bytes.below(4)]);
-    }
-    out
-}
-
-fn icmp(bytes: &mut Bytes<'_>, v6: bool, source: u8) -> Vec<u8> {
-    let kinds = if v6 { [128, 129, 1, 135, 134] } else { [8, 0, 3, 13, 9] };
-    let kind = bytes.pick(&kinds);
-    let mut out = vec![kind, bytes.below(2), 0, 0, 0, bytes.below(2), 0, 0];
-    if matches!((v6, kind), (true, 1) | (false, 3)) {
-        // Quotes something that somebody may have sent.
-        let number = bytes.pick(&[protocol::TCP, protocol::UDP, protocol::SCTP]);
-        // A UDP length, or the end of a number that somebody may have sent.
-        let high = if number == protocol::UDP { 8 } else { 0 };
-        let l4 = [0, bytes.below(2), 0, bytes.below(2), 0, high, 0, bytes.below(6)];
-        let receiver = bytes.below(3);
-        out.extend(&ip(v6, receiver, source, number, &l4, None)[2..]);
-    }
-    out
-}
-
 /// Lets `data` happen to the pipeline and the model.
 ///
 /// # Panics
@@ -375,35 +294,43 @@ pub fn run(data: &[u8]) {
     let mut bytes = Bytes(data);
     let mut config = Config::default();
     config.connections.capacity = if bytes.below(4) == 0 { 3 } else { 1000 };
-    config.event_capacity = 4;
+    // What is lost is counted; what is not is looked at.
+    config.event_capacity = bytes.pick(&[4, 512]);
     config.connections.pick_up = bytes.below(2) == 1;
     config.connections.on_policy_change =
         bytes.pick(&[OnPolicyChange::Keep, OnPolicyChange::Rejudge, OnPolicyChange::Cut]);
     config.tunnels = tunnels();
     let connections = SimpleTable::new(config.connections);
-    let mut model = Model { connections, policy: 0, tunnels: tunnels(), tokens: None };
+    let mut model = Model {
+        connections,
+        generation: 0,
+        policy: 0,
+        zone: true,
+        staged: None,
+        tunnels: tunnels(),
+        limits: RateLimits::default(),
+        of_rules: HashMap::new(),
+        of_identities: HashMap::new(),
+        counted: [0; 3],
+    };
     let engine = Arc::new(Engine::new(config).expect("memory"));
     let mut lane = Lane::new(Arc::clone(&engine));
     let mut monitor = Monitor::new(&mut lane);
-    let publish = |version| {
-        let snapshot =
-            |version| Snapshot { identities: Arc::new(LastByte), policy: Arc::new(Mixed(version)) };
-        engine.publish(snapshot(version));
-        engine.publish_zone(NonZeroU16::MIN, Some(snapshot(version ^ OF_ZONE)));
-    };
-    publish(0);
+    publish(&engine, &model);
     let mut now = 1_000_000_000u64;
     let mut batch = Vec::new();
     while !bytes.0.is_empty() {
-        match bytes.below(16) {
-            0 => {
-                flush(&mut lane, &mut model, &mut monitor, now, &mut batch);
-                now += u64::from(bytes.next()) << bytes.below(32);
-            }
+        let what = bytes.below(16);
+        if matches!(what, 0 | 1 | 3 | 5..=8) || batch.len() == 64 {
+            flush(&mut lane, &mut model, &mut monitor, now, &mut batch);
+        }
+        match what {
+            0 => now += u64::from(bytes.next()) << bytes.below(32),
             1 => {
-                flush(&mut lane, &mut model, &mut monitor, now, &mut batch);
                 model.policy += 1;
-                publish(model.policy);
+                model.zone = bytes.below(4) > 0;
+                publish(&engine, &model);
+                model.generation += 1;
             }
             2 => {
                 let len = usize::from(bytes.next()).min(bytes.0.len());
@@ -411,33 +338,39 @@ pub fn run(data: &[u8]) {
                 batch.push(raw.to_vec());
                 bytes.0 = rest;
             }
-            3 => flush(&mut lane, &mut model, &mut monitor, now, &mut batch),
+            3 => {}
             4 => {
                 let at = Time::from_nanos(now);
                 lane.expire(at, usize::MAX);
                 model.connections.expire(at, |_| {});
             }
             5 => {
-                flush(&mut lane, &mut model, &mut monitor, now, &mut batch);
-                let mut limits = RateLimits::default();
-                limits.identity = (bytes.below(2) == 1).then_some(RATE);
-                model.tokens = limits.identity.map(|_| HashMap::new());
-                engine.limit_rates(limits);
+                let limits = &mut model.limits;
+                limits.identity = (bytes.below(2) == 1).then(|| bytes.pick(&RATES));
+                let rules = (0..bytes.below(4))
+                    .map(|_| (some_rule(&mut bytes, model.policy), bytes.pick(&RATES)));
+                limits.rules = rules.collect();
+                model.of_rules.clear();
+                model.of_identities.clear();
+                engine.limit_rates(limits.clone());
             }
             6 => {
-                flush(&mut lane, &mut model, &mut monitor, now, &mut batch);
                 let all = [Verdict::Allow, Verdict::Deny, Verdict::Reject];
                 let chosen = bytes.next();
-                monitor.verdicts =
-                    (0..3).filter(|bit| chosen >> bit & 1 != 0).map(|bit| all[bit]).collect();
                 let mut filter = Filter::default();
-                filter.verdicts.clone_from(&monitor.verdicts);
-                engine.mirror((!monitor.verdicts.is_empty()).then_some(filter));
+                filter.verdicts =
+                    (0..3).filter(|bit| chosen >> bit & 1 != 0).map(|bit| all[bit]).collect();
+                let rules = (0..4).map(|_| some_rule(&mut bytes, model.policy));
+                filter.rules = (chosen & 8 != 0).then(|| rules.collect());
+                monitor.filter = (chosen & 0x30 != 0).then_some(filter);
+                engine.mirror(monitor.filter.clone());
+            }
+            7 => {
+                model.staged = (bytes.below(4) > 0).then(|| bytes.below(3).into());
+                engine.stage(model.staged.map(|version| snapshot(version ^ STAGED)));
+                model.generation += 1;
             }
             _ => batch.push(packet(&mut bytes)),
-        }
-        if batch.len() == 64 {
-            flush(&mut lane, &mut model, &mut monitor, now, &mut batch);
         }
     }
     flush(&mut lane, &mut model, &mut monitor, now, &mut batch);
@@ -446,10 +379,32 @@ pub fn run(data: &[u8]) {
     assert_eq!(engine.connections(), 0, "connections that nothing ends");
 }
 
+fn snapshot(version: u32) -> Snapshot {
+    Snapshot { identities: Arc::new(LastByte), policy: Arc::new(Mixed(version)) }
+}
+
+fn publish(engine: &Engine, model: &Model) {
+    engine.publish(snapshot(model.policy));
+    let of_zone = model.zone.then(|| snapshot(model.policy ^ OF_ZONE));
+    engine.publish_zone(NonZeroU16::MIN, of_zone);
+}
+
+/// The rule that decides a flow that may come.
+fn some_rule(bytes: &mut Bytes<'_>, policy: u32) -> RuleId {
+    let flow = Flow {
+        source: IdentityId::new(bytes.below(3).into()),
+        destination: IdentityId::new(bytes.below(3).into()),
+        protocol: bytes.pick(&[protocol::TCP, protocol::UDP, protocol::SCTP]),
+        destination_port: bytes.below(2).into(),
+        ..Flow::default()
+    };
+    decide(policy ^ bytes.pick(&[0, OF_ZONE]), &flow).rule
+}
+
 /// Who gets copies, and of what.
 struct Monitor {
     end: MemoryEnd,
-    verdicts: Vec<Verdict>,
+    filter: Option<Filter>,
     /// Where packets to be copied lie.
     pool: FramePool,
 }
@@ -462,10 +417,10 @@ impl Monitor {
         let pool = Umem::heap(COPIES, 2048);
         let (port, end) = MemoryPort::new(pool.umem()).expect("descriptors");
         lane.mirror_to(Mirror::new(Box::new(port), pool, 9000));
-        Self { end, verdicts: Vec::new(), pool: Umem::heap(64, 2048) }
+        Self { end, filter: None, pool: Umem::heap(64, 2048) }
     }
 
-    /// Exactly the packets with the verdicts asked for are copied, as they are and in order; of those
+    /// Exactly the packets with the verdicts and rules asked for are copied, as they are and in order; of those
     /// beyond what there is room for, none.
     fn check(&mut self, lane: &mut Lane, batch: &[Vec<u8>], judgements: &[Judgement]) {
         let frames: Vec<_> = batch.iter().map_while(|frame| self.pool.take_with(frame)).collect();
@@ -476,7 +431,12 @@ impl Monitor {
             assert!(self.pool.put(frame).is_none());
         }
         let wanted = batch.iter().zip(judgements);
-        let wanted = wanted.filter(|(_, of)| self.verdicts.contains(&of.verdict));
+        let wanted = wanted.filter(|(_, of)| {
+            self.filter.as_ref().is_some_and(|filter| {
+                let verdict = filter.verdicts.is_empty() || filter.verdicts.contains(&of.verdict);
+                verdict && filter.rules.as_ref().is_none_or(|rules| rules.contains(&of.rule))
+            })
+        });
         let copies: Vec<_> = std::iter::from_fn(|| self.end.receive()).collect();
         let expected: Vec<_> =
             wanted.map(|(frame, _)| frame.clone()).take(COPIES as usize).collect();
@@ -502,9 +462,16 @@ fn flush(
         match model.judge(now, frame) {
             // What the pieces of a packet decide among each other is not the model's to know.
             Some(expected) if !is_about_fragments(found) => {
-                let expected = expected.and_then(|grant| match model.within_rate(now, grant) {
-                    true => Ok(()),
-                    false => Err(Reason::RateLimit),
+                let expected = expected.and_then(|grant| {
+                    let Some(grant) = grant else { return Ok(()) };
+                    let of = Grant {
+                        rule: judgement.rule,
+                        source: judgement.source,
+                        destination: judgement.destination,
+                    };
+                    assert_eq!(of, grant, "packet {n} of the batch: {frame:02x?}");
+                    let passes = model.within_rates(now, &grant, frame.len());
+                    if passes { Ok(()) } else { Err(Reason::RateLimit) }
                 });
                 assert_eq!(found, expected, "packet {n} of the batch: {frame:02x?}");
             }
@@ -519,6 +486,14 @@ fn flush(
         assert!(held.len() > 14 + 20);
     }
     assert_eq!(lane.engine().connections(), model.connections.len());
+    while let Some(event) = lane.events().pop() {
+        model.told(&event);
+    }
+    let counters = lane.counters();
+    let counted = [&counters.staged, &counters.staged_allows, &counters.staged_denies];
+    if lane.events().lost() == 0 {
+        assert_eq!(counted.map(|counter| counter.get()), model.counted);
+    }
     batch.clear();
 }
 
