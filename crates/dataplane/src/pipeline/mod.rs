@@ -9,11 +9,13 @@ mod case;
 mod engine;
 mod fold;
 pub mod fragment;
+mod judgement;
 mod lane;
 mod rate;
 pub mod reject;
 
 pub use case::end_of;
 pub use engine::{Config, Engine, Snapshot};
-pub use lane::{BATCH, Input, Judgement, Lane, State};
+pub use judgement::{Input, Judgement, State};
+pub use lane::{BATCH, Lane};
 pub use rate::{PacketRate, RateLimits, Unit};

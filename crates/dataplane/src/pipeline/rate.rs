@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use portcullis_identity_table::IdentityId;
 
-use super::lane::{Input, Judgement, State};
+use super::judgement::{Input, Judgement, State};
 use crate::clock::Time;
 use crate::reason::Reason;
 use crate::verdict::{RuleId, Verdict};
