@@ -1,11 +1,9 @@
 //! A wire as a firewall holds it.
 
-use ipnet::IpNet;
 use parking_lot::Mutex;
-use portcullis_dataplane::port::xdp::{self, Guard, LinkState, OpenInterface, Replaced};
+use portcullis_dataplane::port::xdp::{self, EarlyDrop, Guard, LinkState, OpenInterface};
 
 use super::{PortChange, PortInfo, Topology};
-use crate::Error;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -50,17 +48,9 @@ impl Attached {
         }
     }
 
-    /// Makes the kernel drop packets from exactly these prefixes on all of its interfaces; answers
-    /// what changed on the last.
-    pub(crate) fn replace_early_drop(&self, prefixes: &[IpNet]) -> Result<Replaced, Error> {
-        let mut last = Replaced::default();
-        for port in &self.ports {
-            if let Some(set) = self.guard.early_drop(&port.name) {
-                let prefixes = prefixes.iter().map(|net| (net.addr(), net.prefix_len()));
-                last = set.replace(prefixes).map_err(xdp::Error::from)?;
-            }
-        }
-        Ok(last)
+    /// The early-drop set of each of its interfaces, which may be the same.
+    pub(crate) fn early_drops(&self) -> impl Iterator<Item = &EarlyDrop> {
+        self.ports.iter().filter_map(|port| self.guard.early_drop(&port.name))
     }
 
     /// Whether it has this interface.

@@ -18,7 +18,7 @@ use portcullis_identity_table::endpoint::ClusterState;
 use portcullis_policy::model::PolicySet;
 
 use crate::{Engine, Error, affinity, mirror_port};
-use attached::Attached;
+pub(crate) use attached::Attached;
 pub use config::Config;
 pub use topology::Topology;
 
@@ -103,7 +103,8 @@ impl Firewall {
         let mut firewall = Self {
             engine,
             workers: Vec::new(),
-            ports: config.ports,
+            // Loaded programs and the early-drop set are its own, also if others have the same settings.
+            ports: xdp::Config { programs: xdp::Programs::default(), ..config.ports },
             wires: RwLock::default(),
             changing: Mutex::default(),
             early_drop: Mutex::default(),
@@ -139,8 +140,7 @@ impl Firewall {
         let mut opened = wire.open(&self.ports)?;
         let interfaces = std::mem::take(&mut opened.interfaces);
         let mut attached = Attached::new(&wire, &interfaces, opened.refused, opened.guard);
-        let early_drop = self.early_drop.lock().clone();
-        let dropping = attached.replace_early_drop(&early_drop);
+        let dropping = self.drop_early(&attached);
         let joined = dropping.and_then(|_| wire.join(interfaces, opened.pool));
         let wires = joined.inspect_err(|_| attached.guard.detach())?;
         let mut load = self.load();

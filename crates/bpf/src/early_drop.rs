@@ -2,23 +2,46 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use crate::Error;
 use crate::sys;
 
-/// The sets of both address families of one program.
-#[derive(Debug)]
+/// The sets of both address families, which all ports of the same [`Programs`](crate::Programs) and
+/// capacity share. Clones are the same set.
+#[derive(Debug, Clone)]
 pub struct EarlyDrop {
-    ipv4: MapHandle,
-    ipv6: MapHandle,
+    maps: Arc<Maps>,
     capacity: u32,
 }
 
+#[derive(Debug)]
+struct Maps {
+    ipv4: MapHandle,
+    ipv6: MapHandle,
+}
+
 impl EarlyDrop {
-    pub(crate) fn new(ipv4: MapHandle, ipv6: MapHandle, capacity: u32) -> Self {
-        Self { ipv4, ipv6, capacity }
+    pub(crate) fn new([ipv4, ipv6]: [MapHandle; 2], capacity: u32) -> Self {
+        Self { maps: Arc::new(Maps { ipv4, ipv6 }), capacity }
+    }
+
+    /// Whether both are the same set, as those of two ports may be.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.maps, &other.maps)
+    }
+
+    pub(crate) fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// The maps, by their names in the program.
+    pub(crate) fn maps(&self) -> [(&str, BorrowedFd<'_>); 2] {
+        let Maps { ipv4, ipv6 } = &*self.maps;
+        [("early_drop_ipv4", ipv4.as_fd()), ("early_drop_ipv6", ipv6.as_fd())]
     }
 
     /// Drops packets whose source address has the first `len` bits of `prefix` from now on. Adding a
@@ -89,14 +112,16 @@ impl EarlyDrop {
 
     /// The prefixes in it, in no order. A system call each.
     pub fn prefixes(&self) -> impl Iterator<Item = (IpAddr, u8)> + '_ {
-        [&self.ipv4, &self.ipv6].into_iter().flat_map(|map| map.keys()).filter_map(|key| {
-            let (len, address) = key.split_first_chunk::<4>()?;
-            let address = match <[u8; 4]>::try_from(address) {
-                Ok(octets) => IpAddr::V4(Ipv4Addr::from(octets)),
-                Err(_) => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(address).ok()?)),
-            };
-            Some((address, u8::try_from(u32::from_ne_bytes(*len)).ok()?))
-        })
+        [&self.maps.ipv4, &self.maps.ipv6].into_iter().flat_map(|map| map.keys()).filter_map(
+            |key| {
+                let (len, address) = key.split_first_chunk::<4>()?;
+                let address = match <[u8; 4]>::try_from(address) {
+                    Ok(octets) => IpAddr::V4(Ipv4Addr::from(octets)),
+                    Err(_) => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(address).ok()?)),
+                };
+                Some((address, u8::try_from(u32::from_ne_bytes(*len)).ok()?))
+            },
+        )
     }
 
     /// The map for a prefix, and `struct ipv4_key` or `ipv6_key` of the program.
@@ -108,8 +133,8 @@ impl EarlyDrop {
             });
         }
         let (map, bits) = match prefix {
-            IpAddr::V4(_) => (&self.ipv4, 32),
-            IpAddr::V6(_) => (&self.ipv6, 128),
+            IpAddr::V4(_) => (&self.maps.ipv4, 32),
+            IpAddr::V6(_) => (&self.maps.ipv6, 128),
         };
         if len > bits {
             return Err(Error::Prefix { prefix, len });

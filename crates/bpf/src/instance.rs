@@ -50,12 +50,11 @@ impl Instance {
         namespace: Option<Namespace>,
         ports: u32,
         slots: u32,
+        early_drop: Option<EarlyDrop>,
     ) -> Result<Self, Error> {
         let Loaded { program, ports: map, sockets, beats, early_drop } =
-            object::load(&variant, ports, slots)?;
+            object::load(&variant, ports, slots, early_drop)?;
         let beats = Beats::map(beats.as_fd(), slots)?;
-        let [ipv4, ipv6] = early_drop;
-        let early_drop = EarlyDrop::new(ipv4, ipv6, variant.early_drop_capacity);
         let taken = Taken {
             interfaces: Vec::new(),
             most_interfaces: ports as usize,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use libbpf_rs::{MapCore, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel};
 
 use crate::sys;
-use crate::{Error, FailureMode, Interface, Settings};
+use crate::{EarlyDrop, Error, FailureMode, Interface, Settings};
 
 /// The compiled programs.
 static OBJECT: &[u8] = include_bytes!("portcullis.bpf.o");
@@ -61,19 +61,29 @@ pub(crate) struct Loaded {
     pub(crate) ports: MapHandle,
     pub(crate) sockets: MapHandle,
     pub(crate) beats: MapHandle,
-    pub(crate) early_drop: [MapHandle; 2],
+    pub(crate) early_drop: EarlyDrop,
 }
 
-/// Loads the XDP program with room for `ports` ports that have `slots` queues together.
-pub(crate) fn load(variant: &Variant, ports: u32, slots: u32) -> Result<Loaded, Error> {
+/// Loads the XDP program with room for `ports` ports that have `slots` queues together, and with the
+/// early-drop set given, or one of its own.
+pub(crate) fn load(
+    variant: &Variant,
+    ports: u32,
+    slots: u32,
+    early_drop: Option<EarlyDrop>,
+) -> Result<Loaded, Error> {
     let mut object = open()?;
     let configure = |object: &mut OpenObject| {
         for mut map in object.maps_mut() {
             match map.name().to_str() {
                 Some("ports") => map.set_max_entries(ports)?,
                 Some("sockets" | "beats") => map.set_max_entries(slots)?,
-                Some("early_drop_ipv4" | "early_drop_ipv6") => {
-                    map.set_max_entries(variant.early_drop_capacity.max(1))?;
+                Some(name @ ("early_drop_ipv4" | "early_drop_ipv6")) => {
+                    let given = early_drop.as_ref().map(EarlyDrop::maps);
+                    match given.and_then(|maps| maps.into_iter().find(|(of, _)| *of == name)) {
+                        Some((_, fd)) => map.reuse_fd(fd)?,
+                        None => map.set_max_entries(variant.early_drop_capacity.max(1))?,
+                    }
                 }
                 Some(name) if name.ends_with(RODATA) => {
                     map.set_initial_value(&variant.rodata(0))?;
@@ -95,7 +105,13 @@ pub(crate) fn load(variant: &Variant, ports: u32, slots: u32) -> Result<Loaded, 
         ports: map("ports")?,
         sockets: map("sockets")?,
         beats: map("beats")?,
-        early_drop: [map("early_drop_ipv4")?, map("early_drop_ipv6")?],
+        early_drop: match early_drop {
+            Some(given) => given,
+            None => {
+                let maps = [map("early_drop_ipv4")?, map("early_drop_ipv6")?];
+                EarlyDrop::new(maps, variant.early_drop_capacity)
+            }
+        },
     })
 }
 

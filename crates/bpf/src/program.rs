@@ -125,7 +125,7 @@ impl Program {
         Heartbeat::new(&self.slots, queue)
     }
 
-    /// The set of source prefixes that are dropped at once.
+    /// The set of source prefixes that are dropped at once, which ports of the same [`Programs`] share.
     pub fn early_drop(&self) -> &EarlyDrop {
         self.slots.instance().early_drop()
     }

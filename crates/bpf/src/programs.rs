@@ -14,7 +14,8 @@ use crate::{Error, FailureMode, Interface, Program, Settings};
 /// Ports with the same [`Settings`] in the same network namespace share one loaded program, each with
 /// its own sockets, heartbeats and counters, because the kernel waits for all CPUs, 10 to 30 ms, when
 /// it gets another of its first 48 programs to run, and when one goes, but not when another
-/// interface gets one that it runs already. A port with an early-drop set has a program to itself.
+/// interface gets one that it runs already. The early-drop set is one for all ports that have the
+/// same capacity for it.
 #[derive(Debug, Clone, Default)]
 pub struct Programs {
     instances: Arc<Mutex<Vec<Weak<Instance>>>>,
@@ -41,7 +42,12 @@ impl Programs {
         let mut instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
         instances.retain(|instance| instance.strong_count() > 0);
         let mut ports = FIRST_PORTS;
+        let mut early_drop = None;
         for instance in instances.iter().filter_map(Weak::upgrade) {
+            let set = instance.early_drop();
+            if set.capacity() > 0 && set.capacity() == variant.early_drop_capacity {
+                early_drop = Some(set.clone());
+            }
             if !instance.is(&variant, namespace.as_ref()) {
                 continue;
             }
@@ -50,11 +56,8 @@ impl Programs {
             }
             ports = (ports * GROWTH).min(MOST_PORTS);
         }
-        if variant.early_drop_capacity > 0 {
-            ports = 1;
-        }
         let slots = (ports * 2).max(interface.rx_queues());
-        let instance = Arc::new(Instance::load(variant, namespace, ports, slots)?);
+        let instance = Arc::new(Instance::load(variant, namespace, ports, slots, early_drop)?);
         let slots = instance
             .join(interface)?
             .ok_or(Error::NoSuchQueue { queue: interface.rx_queues(), queues: slots })?;

@@ -44,7 +44,7 @@ pub struct Settings {
     /// Age at which a heartbeat counts as stale, at least 10 ms.
     pub stale_after: Duration,
     /// Largest number of prefixes in the early-drop set, per address family; 0 leaves the check out
-    /// of the program.
+    /// of the program. Ports with the same capacity share the set.
     pub early_drop_capacity: u32,
     /// In failure mode open, send what no live userspace takes out of the interface with this index,
     /// as a bridge beneath would: the other port of a wire. `None` leaves it to the host's stack.

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use portcullis_bpf::{
     Attach, Error, FailureMode, Interface, Kind, Program, Programs, Settings, Verdict,
@@ -51,8 +53,17 @@ fn link(one: &str, other: &str) {
 fn load(programs: &Programs, interface: &str, settings: &Settings) -> Program {
     let interface = Interface::by_name(interface).unwrap();
     let mut program = programs.load(&interface, settings).unwrap();
-    program.attach(&interface, Attach::Native, None).unwrap();
-    program
+    // What another thread starts meanwhile has a predecessor's link open for a moment.
+    for _ in 0..100 {
+        match program.attach(&interface, Attach::Native, None) {
+            Err(Error::Occupied { .. }) => thread::sleep(Duration::from_millis(10)),
+            answer => {
+                answer.unwrap();
+                return program;
+            }
+        }
+    }
+    panic!("port {} stays occupied", interface.name());
 }
 
 /// The number of the program that runs on an interface.
@@ -103,7 +114,7 @@ fn counts(program: &Program, sum: u64) -> Vec<(Verdict, u64)> {
         if all.iter().map(|(_, packets)| packets).sum::<u64>() >= sum {
             break;
         }
-        thread::sleep(std::time::Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(10));
     }
     all
 }
@@ -114,8 +125,7 @@ fn ports_of_one_set_share_the_program_but_neither_heartbeats_nor_counters() {
         link("port-a", "far-a");
         link("port-b", "far-b");
         let programs = Programs::default();
-        let settings =
-            Settings { stale_after: std::time::Duration::from_secs(30), ..Settings::default() };
+        let settings = Settings { stale_after: Duration::from_secs(30), ..Settings::default() };
         let a = load(&programs, "port-a", &settings);
         let b = load(&programs.clone(), "port-b", &settings);
         assert_eq!(id("port-a"), id("port-b"));
@@ -183,12 +193,11 @@ fn other_settings_or_another_namespace_mean_another_program() {
         let early_drop = Settings { early_drop_capacity: 2, ..Settings::default() };
         let _closed = load(&programs, "port-a", &Settings::default());
         let _open = load(&programs, "port-b", &open);
-        let sets = ["port-c", "port-d"].map(|name| load(&programs, name, &early_drop));
+        let _dropping = load(&programs, "port-c", &early_drop);
+        let patient = Settings { stale_after: Duration::from_secs(1), ..Settings::default() };
+        let _patient = load(&programs, "port-d", &patient);
         let ids: BTreeSet<_> = ["port-a", "port-b", "port-c", "port-d"].map(id).into();
         assert_eq!(ids.len(), 4, "{ids:?}");
-        let source = "192.0.2.1".parse().unwrap();
-        sets[0].early_drop().insert(source, 32).unwrap();
-        assert_eq!(sets[1].early_drop().prefixes().count(), 0);
 
         // Both have the index 1.
         let lo = Interface::by_name("lo").unwrap();
@@ -202,6 +211,38 @@ fn other_settings_or_another_namespace_mean_another_program() {
         });
         here.test_run(&[0; 60]).unwrap();
         assert_eq!(counts(&here, 1), [(Verdict::MissDropped, 1)]);
+    });
+}
+
+#[test]
+fn the_early_drop_set_is_one_for_all_ports_of_the_same_capacity() {
+    in_a_namespace(|| {
+        link("port-a", "port-b");
+        let programs = Programs::default();
+        let of = |early_drop_capacity| Settings { early_drop_capacity, ..Settings::default() };
+        let source: IpAddr = "192.0.2.1".parse().unwrap();
+        let a = load(&programs, "port-a", &of(2));
+        a.early_drop().insert(source, 32).unwrap();
+        let failing_open = Settings { failure: FailureMode::Open, ..of(2) };
+        let lo = Interface::by_name("lo").unwrap();
+        let other_program = programs.load(&lo, &failing_open).unwrap();
+        let more = load(&programs, "port-b", &of(3));
+        let of_others = Programs::default().load(&lo, &of(2)).unwrap();
+        assert!(a.early_drop().is(other_program.early_drop()));
+        assert!(
+            !a.early_drop().is(more.early_drop()) && !a.early_drop().is(of_others.early_drop())
+        );
+        let packet = [&[0u8; 12][..], &[8, 0, 0x45], &[0; 11], &[192, 0, 2, 1], &[0; 30]].concat();
+        let drops = |program: &Program| {
+            program.test_run(&packet).unwrap();
+            program.counters().unwrap().total(Verdict::EarlyDropped).packets > 0
+        };
+        assert!(drops(&other_program), "the set is there before the port");
+        assert!(!drops(&of_others));
+        // It lasts as long as one of its ports.
+        drop(a);
+        assert_eq!(other_program.early_drop().prefixes().collect::<Vec<_>>(), [(source, 32)]);
+        assert!(load(&programs, "port-a", &of(2)).early_drop().is(other_program.early_drop()));
     });
 }
 

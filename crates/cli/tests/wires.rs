@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lab::Namespace;
-use portcullis::dataplane::port::xdp::LinkState;
+use portcullis::dataplane::port::xdp::{LinkState, ProgramVerdict};
 use portcullis::identity_table::endpoint::ClusterState;
 use portcullis::policy::model::PolicySet;
 use portcullis::{Config, Error, Firewall, Topology};
@@ -135,6 +135,40 @@ fn wires_come_and_go_without_disturbing_the_others() {
     });
     assert_eq!(firewall.wire_names(), [wire(0)]);
     assert!(!node.passes(3), "a wire that was removed carries nothing");
+}
+
+#[test]
+fn early_drops_hold_on_wires_that_come_later_and_after_all_went() {
+    let Some(node) = Node::build(2) else { return };
+    let room = |ports: &mut portcullis::dataplane::port::xdp::Config| ports.early_drop_capacity = 4;
+    let config = Config::idle().with(topology(0)).ports(room);
+    let (firewall, other) = (node.start(config.clone()), config);
+    assert!(node.passes(0));
+    let clients = ["10.80.0.1/32", "10.80.1.1/32"].map(|net| net.parse().unwrap());
+    let replaced = firewall.replace_early_drop(&clients).unwrap();
+    assert_eq!((replaced.prefixes, replaced.added), (2, 2));
+    assert!(!node.passes(0));
+    node.add(&firewall, 1).unwrap();
+    assert!(!node.passes(1), "a wire that comes later");
+    let dropped = firewall.program_counters().unwrap();
+    let of = |name: &str| {
+        let found = dropped.iter().find(|(interface, _)| *interface == name).unwrap();
+        found.1.total(ProgramVerdict::EarlyDropped).packets
+    };
+    assert!(of("a0") > 0 && of("a1") > 0);
+
+    for number in [0, 1] {
+        firewall.remove_wire(&wire(number)).unwrap();
+    }
+    node.add(&firewall, 1).unwrap();
+    assert!(!node.passes(1), "the set is made anew");
+    // Another firewall with a clone of the settings has a set of its own.
+    let other = node.start(other);
+    assert!(node.passes(0));
+    drop(other);
+    let replaced = firewall.replace_early_drop(&[]).unwrap();
+    assert_eq!((replaced.prefixes, replaced.removed), (0, 2));
+    assert!(node.passes(1));
 }
 
 #[test]

@@ -101,7 +101,8 @@ pub struct Config {
     pub busy_wait: Duration,
     /// Receive packets for any link-layer address, as a wire must; ends with the ports.
     pub promiscuous: bool,
-    /// Capacity of the early-drop set of each interface; 0 for none.
+    /// Capacity of the early-drop set, which all interfaces with these [`programs`](Self::programs)
+    /// share; 0 for none.
     pub early_drop_capacity: u32,
     /// The loaded programs. Clones of a `Config` name the same ones, so that wires that come later
     /// need not load theirs.
