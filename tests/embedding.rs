@@ -497,3 +497,35 @@ fn connections_are_restored_and_judged_by_what_is_in_force() {
     assert!(engine.restore_connections(Windows::Hold, &mut &file[..]).is_err());
     assert_eq!(engine.totals().connections, 0);
 }
+
+/// A `Log` rule marks the records of what it met, whatever decides afterwards, and decides nothing.
+#[test]
+fn what_a_log_rule_meets_is_marked_in_its_record() {
+    let engine = engine(
+        r#"
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: noted}
+spec:
+  selector: app == 'db'
+  types: [Ingress]
+  ingress:
+  - {action: Log, protocol: TCP, destination: {ports: [5432, 5433]}}
+  - {action: Allow, protocol: TCP, destination: {ports: [5432, 5434]}}
+  - {action: Deny}
+"#,
+    );
+    let mut judge = engine.judge();
+    for (port, verdict, log) in [
+        (5432, Verdict::Allow, true),
+        (5433, Verdict::Deny, true),
+        (5434, Verdict::Allow, false),
+        (5435, Verdict::Deny, false),
+    ] {
+        let syn = tcp("10.0.0.1:40000", &format!("10.0.0.2:{port}"), "S", 100, 0);
+        assert_eq!(judge_one(&mut judge, &syn).verdict, verdict, "{port}");
+        let mut events = Vec::new();
+        engine.events(|event| events.push(event));
+        assert_eq!(events.iter().map(|event| event.log).collect::<Vec<_>>(), [log], "{port}");
+    }
+}

@@ -66,6 +66,23 @@ fn sighup_reads_the_files_again() {
 }
 
 #[test]
+fn a_status_line_says_what_passes() {
+    if !privileged() {
+        return;
+    }
+    let wire = Wire::build();
+    let mut run = wire.run(&["--status-line", "1"]);
+    run.wait_for("ready");
+    assert!(wire.reaches(at("10.78.0.2:5432"), PATIENCE));
+    assert!(!wire.reaches(at("10.78.0.2:8080"), PATIENCE));
+    let line = run.wait_for("policy_denied");
+    assert!(line.starts_with("status: ") && line.contains("/s forwarded"), "{line}");
+    assert!(line.contains("of 262144 connections") && line.ends_with("generation 1"), "{line}");
+    run.wait_for("status: ");
+    assert_eq!(run.terminate(), Some(0));
+}
+
+#[test]
 fn killed_it_leaves_no_program_and_lets_nothing_pass() {
     if !privileged() {
         return;

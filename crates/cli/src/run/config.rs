@@ -18,6 +18,7 @@
 //! other-non-ip: drop       # or pass
 //! early-drop: feed.txt     # prefixes, one a line, whose packets the kernel drops at once
 //! state: {file: /var/lib/portcullis/eth1-eth2, every-seconds: 10}   # connections, kept over a restart
+//! status-line: 10          # seconds between two lines of what passes; 0: none
 //! machine:                 # all of it may be left out
 //!   cpus: [2, 3]           # one for each worker
 //!   huge-pages: prefer     # or require, never
@@ -82,6 +83,7 @@ pub(super) struct Settings {
     pub(super) addresses: Addresses,
     pub(super) early_drop: Option<PathBuf>,
     pub(super) state: State,
+    pub(super) status_line: Option<u32>,
     pub(super) flows: Flows,
     pub(super) stage: Vec<PathBuf>,
     pub(super) machine: Machine,
@@ -113,6 +115,7 @@ struct File {
     other_non_ip: Option<Frames>,
     early_drop: Option<PathBuf>,
     state: State,
+    status_line: Option<u32>,
     flows: Flows,
     stage: Vec<PathBuf>,
     machine: Machine,
@@ -183,6 +186,7 @@ impl Settings {
             },
             early_drop: args.early_drop.or(file.early_drop),
             state: file.state.merge(args.state),
+            status_line: args.status_line.or(file.status_line),
             flows: file.flows.merge(args.flow_format, args.flow_records),
             stage: if args.stage.is_empty() { file.stage } else { args.stage },
             machine: file.machine.merge(args.machine),
@@ -305,6 +309,7 @@ mod tests {
             metrics: None,
             early_drop: None,
             state: None,
+            status_line: None,
             machine: Default::default(),
             config: Some(path.clone()),
         };

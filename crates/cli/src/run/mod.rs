@@ -4,6 +4,7 @@ mod config;
 mod connections;
 mod early_drop;
 mod flows;
+mod line;
 mod metrics;
 mod observed;
 mod pipeline;
@@ -29,6 +30,7 @@ use crate::output::{Outcome, Refused};
 use config::Settings;
 use early_drop::EarlyDrop;
 use flows::{FlowThread, Opened};
+use line::StatusLine;
 use observed::Observed;
 pub(crate) use sinks::{Seen, Sinks};
 use socket::Server;
@@ -101,6 +103,9 @@ pub(crate) struct Args {
     /// Keep connections over a restart in this file: read at the start, written every 10 s and at the end
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
+    /// Print a line of what passes every so many seconds; 0: never [default: 10 on a terminal, else 0]
+    #[arg(long, value_name = "SECONDS")]
+    status_line: Option<u32>,
     #[command(flatten)]
     machine: system::Flags,
     /// Read the settings from this YAML file; flags override it
@@ -171,7 +176,9 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
 
     let keeper = Keeper::start(Arc::clone(&firewall), settings.wires.clone())?;
 
+    let mut line = StatusLine::new(settings.status_line, &firewall);
     loop {
+        line.tick(&firewall);
         match wakes.next(TICK) {
             Wake::Stop => break,
             Wake::Reload => {
