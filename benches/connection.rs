@@ -9,14 +9,14 @@ mod cpu_time;
 mod packets;
 
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use cpu_time::CpuTime;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use packets::Random;
 use portcullis::dataplane::clock::Time;
 use portcullis::dataplane::connection::{
-    Config, Grant, Key, Probe, Segment, SimpleTable, Table, Tracked,
+    Config, Grant, Key, Probe, Segment, SimpleTable, Table, Tracked, Windows,
 };
 use portcullis::dataplane::packet::{Tuple, Version, protocol};
 use portcullis::dataplane::reason::Reason;
@@ -69,6 +69,7 @@ fn track(criterion: &mut Criterion<CpuTime>) {
         let probes: Vec<_> =
             (0..PROBES).map(|_| probe(random.next() as u32 % flows, version)).collect();
         let mut out = [Tracked::Invalid(Reason::NoPolicy); BATCH];
+        table.track(Time::default(), 0, &probes[..BATCH], &mut out);
         group.bench_function(BenchmarkId::new(format!("{version:?}"), flows), |bencher| {
             bencher.iter(|| {
                 for probes in probes.chunks(BATCH) {
@@ -103,6 +104,69 @@ fn open_and_expire(criterion: &mut Criterion<CpuTime>) {
     });
 }
 
+/// What a worker does between two rounds at most: 2,048 places, of which none or all end.
+fn slice(criterion: &mut Criterion<CpuTime>) {
+    const SLICE: usize = 2048;
+    let tell = |ended| {
+        black_box(ended);
+    };
+    let mut group = criterion.benchmark_group("slice");
+    let full = table(1 << 20, Version::V4);
+    group.bench_function("none ends", |bencher| {
+        bencher.iter(|| assert_eq!(full.expire(Time::default(), SLICE, |_| {}), 0));
+    });
+    group.sample_size(10);
+    group.bench_function("all end", |bencher| {
+        bencher.iter_custom(|rounds| {
+            let mut total = Duration::ZERO;
+            let late = Time::default().after(Duration::from_secs(100));
+            let mut filled = None;
+            for _ in 0..rounds {
+                let table = match filled.take().filter(|table: &Table| table.len() >= SLICE) {
+                    Some(table) => table,
+                    None => table(1 << 16, Version::V4),
+                };
+                let begin = cpu_time::now();
+                assert_eq!(table.expire(late, SLICE, tell), SLICE);
+                total += cpu_time::now() - begin;
+                filled = Some(table);
+            }
+            total
+        });
+    });
+}
+
+/// Over a restart: a million connections into memory, and back into an empty table.
+fn snapshot(criterion: &mut Criterion<CpuTime>) {
+    const FLOWS: u32 = 1 << 20;
+    let mut group = criterion.benchmark_group("snapshot");
+    group.sample_size(10).throughput(Throughput::Elements(FLOWS.into()));
+    let (now, wall) = (Time::default(), SystemTime::UNIX_EPOCH);
+    let full = table(FLOWS, Version::V4);
+    let mut file = Vec::with_capacity(128 << 20);
+    group.bench_function("save", |bencher| {
+        bencher.iter(|| {
+            file.clear();
+            assert_eq!(full.save(now, wall, &mut file).expect("memory"), FLOWS);
+        });
+    });
+    let mut config = Config::default();
+    config.capacity = FLOWS as usize;
+    group.bench_function("restore", |bencher| {
+        bencher.iter_custom(|rounds| {
+            let mut total = Duration::ZERO;
+            for _ in 0..rounds {
+                let empty = Table::new(config).expect("address space");
+                let begin = cpu_time::now();
+                let restored = empty.restore(now, wall, Windows::Hold, &mut &file[..]);
+                total += cpu_time::now() - begin;
+                assert_eq!(restored.expect("its own file").restored, FLOWS);
+            }
+            total
+        });
+    });
+}
+
 /// The slow, obvious table, for scale.
 fn simple(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("simple");
@@ -126,6 +190,6 @@ fn simple(criterion: &mut Criterion<CpuTime>) {
 criterion_group! {
     name = benches;
     config = Criterion::default().with_measurement(CpuTime).sample_size(20);
-    targets = track, open_and_expire, simple
+    targets = track, open_and_expire, slice, snapshot, simple
 }
 criterion_main!(benches);
