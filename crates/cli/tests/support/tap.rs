@@ -156,6 +156,21 @@ pub(crate) fn send(namespace: &Namespace, interface: &str, frames: &[Vec<u8>]) {
     }
 }
 
+/// Sends many frames, with pauses that let a build with checks on a busy machine follow.
+pub(crate) fn pour(namespace: &Namespace, interface: &str, frames: &[Vec<u8>]) {
+    let index = namespace.run(|| crate::lab::interface::index(interface)).unwrap().unwrap();
+    let socket = namespace.run(|| socket(index, 0)).unwrap().unwrap();
+    for frames in frames.chunks(32) {
+        for frame in frames {
+            // SAFETY: the frame lives through the call and its length is given.
+            let sent =
+                unsafe { libc::send(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+            assert_eq!(sent, frame.len() as isize, "{}", io::Error::last_os_error());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Frames sent over and over from a thread of its own, some 30,000 a second: far more than any
 /// workload opens connections, and no more than a build with checks can judge on a busy machine.
 pub(crate) struct Flood {
