@@ -1,4 +1,4 @@
-//! `portcullis run` with a mirror port, rates and zones, on real packets. Needs CAP_NET_ADMIN; says so
+//! `portcullis run` with a mirror port, rates, zones and rejections, on real packets. Needs CAP_NET_ADMIN; says so
 //! and skips without.
 
 #[path = "../src/lab/mod.rs"]
@@ -122,6 +122,21 @@ fn rates_of_rules_hold_and_misspelt_ones_are_told() {
         "{echoed} echoes of {sent} packets: more than {most} passed"
     );
     assert!(echoed >= 10, "{echoed} echoes of {sent} packets: some pass at once");
+    assert_eq!(run.terminate(), Some(0));
+}
+
+#[test]
+fn whoever_is_denied_is_told_at_once_if_the_settings_say_so() {
+    if !privileged() {
+        return;
+    }
+    let wire = Wire::build();
+    let mut run = run(&wire, "packets: {denied: reject}\n");
+    assert!(wire.reaches(at(ALLOWED), PATIENCE));
+    // The kernel believes a reset only if its numbers are right.
+    let patience = Duration::from_secs(5);
+    let refused = wire.try_connect(at(DENIED), patience).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{refused}");
     assert_eq!(run.terminate(), Some(0));
 }
 

@@ -11,6 +11,7 @@
 #define FIREWALL(handle) ((portcullis_firewall *)(handle))
 #define CAPTURE(handle) ((portcullis_capture *)(handle))
 #define RECORDER(handle) ((portcullis_recorder *)(handle))
+#define POLICIES(handle) ((portcullis_policies *)(handle))
 
 static inline int32_t bridge_engine_new(const portcullis_engine_config *config, uintptr_t *out) {
     portcullis_engine *engine = NULL;
@@ -39,6 +40,140 @@ static inline int32_t bridge_engine_apply_files(uintptr_t engine, const char *cl
                                                 const char *const *policies, size_t policy_count,
                                                 portcullis_applied *applied) {
     return portcullis_engine_apply_files(ENGINE(engine), cluster, policies, policy_count, applied);
+}
+
+static inline int32_t bridge_engine_set_policies(uintptr_t engine, const portcullis_text *policies,
+                                                 size_t count, portcullis_applied *applied) {
+    return portcullis_engine_set_policies(ENGINE(engine), policies, count, applied);
+}
+
+static inline int32_t bridge_engine_set_time(uintptr_t engine, uint64_t nanoseconds) {
+    return portcullis_engine_set_time(ENGINE(engine), nanoseconds);
+}
+
+static inline int32_t bridge_policies_new(uintptr_t *out) {
+    portcullis_policies *policies = NULL;
+    int32_t status = portcullis_policies_new(&policies);
+    *out = (uintptr_t)policies;
+    return status;
+}
+
+static inline int32_t bridge_policies_free(uintptr_t policies) {
+    return portcullis_policies_free(POLICIES(policies));
+}
+
+static inline int32_t bridge_policies_error(uintptr_t policies, char *buffer, size_t size,
+                                            size_t *needed) {
+    return portcullis_policies_error(POLICIES(policies), buffer, size, needed);
+}
+
+static inline int32_t bridge_policies_add_tier(uintptr_t policies, const char *name, uint8_t end,
+                                               uint32_t *number) {
+    return portcullis_policies_add_tier(POLICIES(policies), name, end, number);
+}
+
+static inline int32_t bridge_policies_add_set(uintptr_t policies, const char *name,
+                                              const portcullis_prefix *prefixes, size_t count,
+                                              uint32_t *number) {
+    return portcullis_policies_add_set(POLICIES(policies), name, prefixes, count, number);
+}
+
+static inline int32_t bridge_policies_add_policy(uintptr_t policies, const portcullis_policy *policy,
+                                                 uint32_t *number) {
+    return portcullis_policies_add_policy(POLICIES(policies), policy, number);
+}
+
+static inline int32_t bridge_policies_add_rule(uintptr_t policies, const portcullis_rule *rule) {
+    return portcullis_policies_add_rule(POLICIES(policies), rule);
+}
+
+static inline int32_t bridge_engine_apply_policies(uintptr_t engine, uint16_t zone,
+                                                   const portcullis_cluster *cluster,
+                                                   uintptr_t policies, portcullis_applied *applied) {
+    return portcullis_engine_apply_policies(ENGINE(engine), zone, cluster, POLICIES(policies), applied);
+}
+
+static inline int32_t bridge_engine_set_cluster_values(uintptr_t engine,
+                                                       const portcullis_cluster *cluster,
+                                                       portcullis_applied *applied) {
+    return portcullis_engine_set_cluster_values(ENGINE(engine), cluster, applied);
+}
+
+static inline int32_t bridge_engine_stage_policies(uintptr_t engine, uintptr_t policies) {
+    return portcullis_engine_stage_policies(ENGINE(engine), POLICIES(policies));
+}
+
+static inline int32_t bridge_engine_diff_policies(uintptr_t engine, const portcullis_cluster *cluster,
+                                                  uintptr_t policies, char *buffer, size_t size,
+                                                  size_t *needed, size_t *changes) {
+    return portcullis_engine_diff_policies(ENGINE(engine), cluster, POLICIES(policies), buffer, size,
+                                           needed, changes);
+}
+
+static inline int32_t bridge_zone_apply(uintptr_t engine, uint16_t zone, const portcullis_text *cluster,
+                                        size_t cluster_count, const portcullis_text *policies,
+                                        size_t policy_count, portcullis_applied *applied) {
+    return portcullis_zone_apply(ENGINE(engine), zone, cluster, cluster_count, policies, policy_count,
+                                 applied);
+}
+
+static inline int32_t bridge_zone_remove(uintptr_t engine, uint16_t zone, int *removed) {
+    return portcullis_zone_remove(ENGINE(engine), zone, removed);
+}
+
+static inline int32_t bridge_zone_upsert(uintptr_t engine, uint16_t zone,
+                                         const portcullis_endpoint *endpoints, size_t count,
+                                         size_t *done) {
+    return portcullis_zone_upsert_endpoints(ENGINE(engine), zone, endpoints, sizeof *endpoints, count,
+                                            done);
+}
+
+static inline int32_t bridge_zone_remove_endpoints(uintptr_t engine, uint16_t zone,
+                                                   const portcullis_endpoint_name *names, size_t count,
+                                                   size_t *removed) {
+    return portcullis_zone_remove_endpoints(ENGINE(engine), zone, names, count, removed);
+}
+
+static inline int32_t bridge_zone_applied(uintptr_t engine, uint16_t zone, portcullis_applied *out) {
+    return portcullis_zone_applied(ENGINE(engine), zone, out);
+}
+
+static inline int32_t bridge_zone_evaluate(uintptr_t engine, uint16_t zone, const portcullis_flow *flow,
+                                           uint8_t *verdict, char *buffer, size_t size,
+                                           size_t *needed) {
+    return portcullis_zone_evaluate(ENGINE(engine), zone, flow, verdict, buffer, size, needed);
+}
+
+static inline int32_t bridge_engine_zones(uintptr_t engine, uint16_t *zones, size_t capacity,
+                                          size_t *count) {
+    return portcullis_engine_zones(ENGINE(engine), zones, capacity, count);
+}
+
+static inline int32_t bridge_engine_limit_rates(uintptr_t engine, const portcullis_rate *identity,
+                                                const portcullis_rule_rate *rules, size_t count) {
+    return portcullis_engine_limit_rates(ENGINE(engine), identity, rules, sizeof *rules, count);
+}
+
+static inline int32_t bridge_engine_mirror(uintptr_t engine, const portcullis_mirrored *mirrored) {
+    return portcullis_engine_mirror(ENGINE(engine), mirrored);
+}
+
+static inline int32_t bridge_engine_unknown_rules(uintptr_t engine, char *buffer, size_t size,
+                                                  size_t *needed) {
+    return portcullis_engine_unknown_rules(ENGINE(engine), buffer, size, needed);
+}
+
+static inline int32_t bridge_engine_save(uintptr_t engine, int fd, uint32_t *saved) {
+    return portcullis_engine_save_connections(ENGINE(engine), fd, saved);
+}
+
+static inline int32_t bridge_engine_restore(uintptr_t engine, int fd, uint8_t windows,
+                                            portcullis_restored *out) {
+    return portcullis_engine_restore_connections(ENGINE(engine), fd, windows, out);
+}
+
+static inline int32_t bridge_firewall_halt(uintptr_t firewall) {
+    return portcullis_firewall_halt(FIREWALL(firewall));
 }
 
 static inline int32_t bridge_engine_upsert(uintptr_t engine, const portcullis_endpoint *endpoints,

@@ -510,7 +510,14 @@ func send(t *testing.T, name string, frame []byte) {
 		t.Fatal(err)
 	}
 	defer syscall.Close(fd)
-	index := 0
+	if err := syscall.Sendto(fd, frame, 0, &syscall.SockaddrLinklayer{Ifindex: index(t, name), Protocol: 8}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// index is the number of an interface.
+func index(t *testing.T, name string) (index int) {
+	t.Helper()
 	links, err := exec.Command("ip", "-o", "link", "show", name).Output()
 	if err != nil {
 		t.Fatal(err)
@@ -521,7 +528,5 @@ func send(t *testing.T, name string, frame []byte) {
 		}
 		index = 10*index + int(digit-'0')
 	}
-	if err := syscall.Sendto(fd, frame, 0, &syscall.SockaddrLinklayer{Ifindex: index, Protocol: 8}); err != nil {
-		t.Fatal(err)
-	}
+	return index
 }

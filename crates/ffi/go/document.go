@@ -19,7 +19,8 @@ type Applied struct {
 type Document struct {
 	// Name stands in errors where a file name would.
 	Name string
-	// Data is YAML or JSON, several documents separated by "---".
+	// Data is YAML or JSON, several documents separated by "---": for example what json.Marshal makes of
+	// the types of k8s.io/api.
 	Data []byte
 }
 
@@ -64,6 +65,19 @@ func (e *Engine) SetCluster(cluster []Document) (Applied, error) {
 	applied := C.portcullis_applied{struct_size: C.sizeof_portcullis_applied}
 	err := e.do("SetCluster", &a, func(handle C.uintptr_t) C.int32_t {
 		return C.bridge_engine_set_cluster(handle, c, C.size_t(len(cluster)), &applied)
+	})
+	return goApplied(&applied), err
+}
+
+// SetPolicies replaces the policies and leaves the cluster, endpoints that came and went included. All else
+// is as in [Engine.Apply].
+func (e *Engine) SetPolicies(policies []Document) (Applied, error) {
+	var a arena
+	defer a.free()
+	p := a.documents(policies)
+	applied := C.portcullis_applied{struct_size: C.sizeof_portcullis_applied}
+	err := e.do("SetPolicies", &a, func(handle C.uintptr_t) C.int32_t {
+		return C.bridge_engine_set_policies(handle, p, C.size_t(len(policies)), &applied)
 	})
 	return goApplied(&applied), err
 }

@@ -57,11 +57,7 @@ func (e *Engine) Upsert(endpoints ...Endpoint) (int, error) {
 func (e *Engine) Remove(names ...EndpointName) (int, error) {
 	var a arena
 	defer a.free()
-	start := (*C.portcullis_endpoint_name)(a.alloc(len(names), C.sizeof_portcullis_endpoint_name))
-	list := unsafe.Slice(start, len(names))
-	for i, name := range names {
-		list[i].namespace_name, list[i].name = a.text(name.Namespace), a.text(name.Name)
-	}
+	start := a.names(names)
 	var removed C.size_t
 	err := e.do("Remove", &a, func(handle C.uintptr_t) C.int32_t {
 		return C.bridge_engine_remove(handle, start, C.size_t(len(names)), &removed)
@@ -79,6 +75,36 @@ func (e *Engine) ReplaceEndpoints(endpoints []Endpoint) error {
 	})
 }
 
+func (a *arena) names(names []EndpointName) *C.portcullis_endpoint_name {
+	start := (*C.portcullis_endpoint_name)(a.alloc(len(names), C.sizeof_portcullis_endpoint_name))
+	list := unsafe.Slice(start, len(names))
+	for i, name := range names {
+		list[i].namespace_name, list[i].name = a.text(name.Namespace), a.text(name.Name)
+	}
+	return start
+}
+
+// labels are C's, and how many.
+func (a *arena) labels(labels map[string]string) (*C.portcullis_label, C.size_t) {
+	start := (*C.portcullis_label)(a.alloc(len(labels), C.sizeof_portcullis_label))
+	n := 0
+	for key, value := range labels {
+		label := &unsafe.Slice(start, len(labels))[n]
+		label.key, label.value = a.text(key), a.text(value)
+		n++
+	}
+	return start, C.size_t(len(labels))
+}
+
+// addresses are C's, and how many.
+func (a *arena) addresses(addresses []netip.Addr) (*C.portcullis_address, C.size_t) {
+	start := (*C.portcullis_address)(a.alloc(len(addresses), C.sizeof_portcullis_address))
+	for n, ip := range addresses {
+		unsafe.Slice(start, len(addresses))[n] = address(ip.Unmap())
+	}
+	return start, C.size_t(len(addresses))
+}
+
 func (a *arena) endpoints(endpoints []Endpoint) *C.portcullis_endpoint {
 	start := (*C.portcullis_endpoint)(a.alloc(len(endpoints), C.sizeof_portcullis_endpoint))
 	list := unsafe.Slice(start, len(endpoints))
@@ -86,14 +112,7 @@ func (a *arena) endpoints(endpoints []Endpoint) *C.portcullis_endpoint {
 		from, to := &endpoints[i], &list[i]
 		to.namespace_name, to.name = a.text(from.Namespace), a.text(from.Name)
 		to.service_account, to.node = a.optional(from.ServiceAccount), a.optional(from.Node)
-		to.labels = (*C.portcullis_label)(a.alloc(len(from.Labels), C.sizeof_portcullis_label))
-		to.label_count = C.size_t(len(from.Labels))
-		n := 0
-		for key, value := range from.Labels {
-			label := &unsafe.Slice(to.labels, len(from.Labels))[n]
-			label.key, label.value = a.text(key), a.text(value)
-			n++
-		}
+		to.labels, to.label_count = a.labels(from.Labels)
 		to.named_ports = (*C.portcullis_named_port)(
 			a.alloc(len(from.Ports), C.sizeof_portcullis_named_port))
 		to.named_port_count = C.size_t(len(from.Ports))
@@ -102,12 +121,7 @@ func (a *arena) endpoints(endpoints []Endpoint) *C.portcullis_endpoint {
 			named.name = a.text(port.Name)
 			named.protocol, named.port = C.uint8_t(port.Protocol), C.uint16_t(port.Port)
 		}
-		to.addresses = (*C.portcullis_address)(
-			a.alloc(len(from.Addresses), C.sizeof_portcullis_address))
-		to.address_count = C.size_t(len(from.Addresses))
-		for n, ip := range from.Addresses {
-			unsafe.Slice(to.addresses, len(from.Addresses))[n] = address(ip.Unmap())
-		}
+		to.addresses, to.address_count = a.addresses(from.Addresses)
 		to.host_network = flag(from.HostNetwork)
 	}
 	return start

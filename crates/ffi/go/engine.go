@@ -13,64 +13,6 @@ import (
 	"unsafe"
 )
 
-// OnPolicyChange says what a change of policies does to live connections.
-type OnPolicyChange uint8
-
-// What may happen to live connections.
-const (
-	Rejudge OnPolicyChange = C.PORTCULLIS_REJUDGE // they are judged again at their next packet (the default)
-	Keep    OnPolicyChange = C.PORTCULLIS_KEEP    // they are left alone
-	Cut     OnPolicyChange = C.PORTCULLIS_CUT     // they are forgotten
-)
-
-// Config holds the settings of an engine; the zero value is all defaults.
-type Config struct {
-	// Connections at a time, at most.
-	Connections int
-	// EventCapacity is how many events wait at most, for each worker and judge.
-	EventCapacity int
-	// OnPolicyChange: what a change does to live connections.
-	OnPolicyChange OnPolicyChange
-	// DropARP drops ARP, which passes else.
-	DropARP bool
-	// JudgeNeighbourDiscovery judges IPv6 neighbour discovery like everything else.
-	JudgeNeighbourDiscovery bool
-	// PassNonIP lets frames pass that are neither IP nor ARP.
-	PassNonIP bool
-	// PickUp takes over connections that are older than the engine if the policy allows them.
-	PickUp bool
-	// Prove proves programs equal to the policies before they are published.
-	Prove bool
-	// EvictWhenFull lets the oldest idle connection make room if the table is full; else new ones are
-	// refused.
-	EvictWhenFull bool
-	// LeaveChecksums does not complete checksums that a veth left unfinished.
-	LeaveChecksums bool
-	// Identity limits each identity.
-	Identity Limits
-	// RejectsPerSecond is how many senders of rejected packets are answered a second, by each worker
-	// and judge, and RejectBurst how many answers may be saved up; 1000 and 200 unless set.
-	RejectsPerSecond, RejectBurst uint32
-	// TCPTimeout and UDPTimeout are after how long an idle connection is forgotten: 2 h 4 min and, of
-	// UDP that goes both ways, 3 min unless set. In whole milliseconds, at most 49 days.
-	TCPTimeout, UDPTimeout time.Duration
-	// Retention is how long it is remembered who had which identity, so that events read late carry
-	// the names of their time; 5 min unless set.
-	Retention time.Duration
-	// DeniedBurst is how many dropped packets a second are told one by one, of each worker and of the
-	// same identities, reason, rule and protocol; those beyond are told together, so that a flood
-	// costs a few events a second. 0: all are told one by one.
-	DeniedBurst uint32
-}
-
-// Limits are those of each identity; 0 is no limit.
-type Limits struct {
-	Connections  uint32 // at a time
-	HalfOpen     uint32 // TCP connections at a time whose handshake is not finished
-	NewPerSecond uint32 // new connections, at most 4 million
-	NewBurst     uint32 // new connections that may be saved up; a second's worth unless set
-}
-
 // Engine holds policies over a cluster, and connections. Before something is applied every IP packet
 // is dropped. Methods may be called by any goroutines; changes wait for each other, judges never wait.
 type Engine struct {
@@ -85,44 +27,14 @@ func New(config Config) (*Engine, error) {
 	if err := checkABI(); err != nil {
 		return nil, err
 	}
-	if config.Connections < 0 || config.EventCapacity < 0 {
-		return nil, &Error{Op: "New", Status: BadValue, Text: "error: a count below zero"}
-	}
-	var timeouts [2]C.uint32_t
-	for n, timeout := range [2]time.Duration{config.TCPTimeout, config.UDPTimeout} {
-		var err error
-		if timeouts[n], err = millis("New", timeout); err != nil {
-			return nil, err
-		}
-	}
-	if config.Retention < 0 || config.Retention > 0 && config.Retention < time.Millisecond {
-		return nil, &Error{Op: "New", Status: BadValue, Text: "error: retention: whole milliseconds"}
-	}
-	c := C.portcullis_engine_config{
-		struct_size:               C.sizeof_portcullis_engine_config,
-		connections:               C.size_t(config.Connections),
-		event_capacity:            C.size_t(config.EventCapacity),
-		on_policy_change:          C.uint8_t(config.OnPolicyChange),
-		drop_arp:                  flag(config.DropARP),
-		judge_neighbour_discovery: flag(config.JudgeNeighbourDiscovery),
-		pass_non_ip:               flag(config.PassNonIP),
-		pick_up:                   flag(config.PickUp),
-		prove:                     flag(config.Prove),
-		evict_when_full:           flag(config.EvictWhenFull),
-		leave_checksums:           flag(config.LeaveChecksums),
-		identity_connections:      C.uint32_t(config.Identity.Connections),
-		identity_half_open:        C.uint32_t(config.Identity.HalfOpen),
-		identity_new_per_second:   C.uint32_t(config.Identity.NewPerSecond),
-		identity_new_burst:        C.uint32_t(config.Identity.NewBurst),
-		rejects_per_second:        C.uint32_t(config.RejectsPerSecond),
-		reject_burst:              C.uint32_t(config.RejectBurst),
-		tcp_timeout_ms:            timeouts[0],
-		udp_timeout_ms:            timeouts[1],
-		retention_ms:              C.uint64_t(config.Retention.Milliseconds()),
-		denied_burst:              C.uint32_t(config.DeniedBurst),
+	var a arena
+	defer a.free()
+	c, err := config.c(&a)
+	if err != nil {
+		return nil, err
 	}
 	var handle C.uintptr_t
-	if status := Status(C.bridge_engine_new(&c, &handle)); status != ok {
+	if status := Status(C.bridge_engine_new(c, &handle)); status != ok {
 		return nil, &Error{Op: "New", Status: status}
 	}
 	e := &Engine{}
@@ -146,6 +58,17 @@ func (e *Engine) Close() error {
 	runtime.SetFinalizer(e, nil)
 	e.reader.close()
 	return check("Close", Status(C.bridge_engine_free(C.uintptr_t(handle))))
+}
+
+// SetTime moves the clock of an engine that was made with [Config.VirtualClock] on, to so long after its
+// beginning; an earlier time than it shows is ignored. [BadValue] for other engines.
+func (e *Engine) SetTime(sinceBeginning time.Duration) error {
+	if sinceBeginning < 0 {
+		return &Error{Op: "SetTime", Status: BadValue, Text: "error: a time below zero"}
+	}
+	return e.do("SetTime", nil, func(handle C.uintptr_t) C.int32_t {
+		return C.bridge_engine_set_time(handle, C.uint64_t(sinceBeginning))
+	})
 }
 
 // Explain says for people why a flow is decided as it is: the tiers walked, the rule with file and

@@ -71,7 +71,7 @@ func (k EventKind) String() string {
 type Event struct {
 	Time     time.Time
 	Kind     EventKind
-	Verdict  Verdict // Allow or Deny
+	Verdict  Verdict // Reject only with Config.RejectDenied
 	Reason   Reason  // why it may not pass, or was cut; else NoReason
 	Protocol uint8   // IP protocol number
 	Logged   bool    // a rule asked for this record

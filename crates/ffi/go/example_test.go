@@ -1,11 +1,13 @@
 package portcullis_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log"
 	"net/netip"
+	"strings"
 
 	"portcullis"
 )
@@ -250,4 +252,159 @@ func ExampleFirewall_AddWire() {
 	// Output:
 	// true
 	// [] <nil>
+}
+
+func ExampleEngine_ApplyPolicies() {
+	engine, err := portcullis.New(portcullis.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer engine.Close()
+	pod := func(name, app, address string) portcullis.Endpoint {
+		return portcullis.Endpoint{
+			Namespace: "shop", Name: name, Labels: map[string]string{"app": app},
+			Addresses: []netip.Addr{netip.MustParseAddr(address)},
+		}
+	}
+	database := portcullis.MatchAll(
+		portcullis.MatchNamespace("shop"), portcullis.MatchPodWith(map[string]string{"app": "db"}))
+	policies := portcullis.PolicySet{Tiers: []portcullis.Tier{{Name: "default", Policies: []portcullis.Policy{{
+		Namespace: "shop", Name: "db", Subject: database, Directions: portcullis.Ingress,
+		Ingress: []portcullis.Rule{{
+			Action:      portcullis.ActionAllow,
+			Source:      portcullis.MatchPodLabels("app in {'web', 'api'}"),
+			Destination: portcullis.MatchAny(),
+			Traffic:     []portcullis.Traffic{portcullis.TCP(portcullis.OnePort(5432))},
+		}},
+	}}}}}
+	cluster := portcullis.Cluster{Endpoints: []portcullis.Endpoint{pod("web-0", "web", "10.0.0.1"), pod("db-0", "db", "10.0.0.2")}}
+	applied, err := engine.ApplyPolicies(&cluster, policies)
+	fmt.Println(applied.Policies, applied.Endpoints, err)
+
+	// What is wrong is named. Without a cluster the one in force stays.
+	policies.Tiers[0].Policies[0].Ingress[0].Source = portcullis.MatchPodLabels("app = 'web'")
+	_, err = engine.ApplyPolicies(nil, policies)
+	where, _, _ := strings.Cut(err.Error(), ": expected")
+	fmt.Println(where)
+	// Output:
+	// 1 2 <nil>
+	// portcullis: ApplyPolicies: error: NetworkPolicy/shop/db: ingress rule 0: source: selector `app = 'web'`: at offset 4
+}
+
+func ExampleEngine_Zone() {
+	engine, err := portcullis.New(portcullis.Config{Tunnels: []portcullis.Tunnel{
+		{Kind: portcullis.VXLAN, VNI: 42, Zone: 1}, // one tenant
+		{Kind: portcullis.VXLAN, VNI: 43, Zone: 2}, // another, perhaps with the same addresses
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer engine.Close()
+	if _, err := engine.Apply(nil, nil); err != nil { // packets outside of tunnels
+		log.Fatal(err)
+	}
+	tenant := engine.Zone(1)
+	if _, err := tenant.Apply(documents("cluster.yaml", cluster), documents("policies.yaml", policies)); err != nil {
+		log.Fatal(err)
+	}
+	verdict, rule, err := tenant.Evaluate(portcullis.Flow{
+		Source: netip.MustParseAddr("10.0.0.1"), Destination: netip.MustParseAddr("10.0.0.2"),
+		Protocol: 6, SourcePort: 40000, DestinationPort: 5432,
+	})
+	fmt.Println(verdict, rule, err)
+	_, err = engine.Zone(2).Applied()
+	fmt.Println(errors.Is(err, portcullis.NoSuchZone))
+	// Output:
+	// allow NetworkPolicy/shop/web-to-db ingress policies.yaml:7:13 <nil>
+	// true
+}
+
+func ExampleEngine_LimitRates() {
+	engine, err := portcullis.New(portcullis.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer engine.Close()
+	err = engine.LimitRates(portcullis.Rates{
+		// Each workload 100,000 packets a second, and all backups together 10 MB a second.
+		Identity: &portcullis.Rate{PerSecond: 100_000},
+		Rules: []portcullis.RuleRate{{
+			Rule: portcullis.RuleName{Policy: "NetworkPolicy/shop/backup"},
+			Rate: portcullis.Rate{Unit: portcullis.Bytes, PerSecond: 10_000_000},
+		}},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	unknown, err := engine.UnknownRules() // it may come later, or be misspelt
+	fmt.Println(unknown, err)
+	// Output: [NetworkPolicy/shop/backup] <nil>
+}
+
+func ExampleEngine_Mirror() {
+	engine, err := portcullis.New(portcullis.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer engine.Close()
+	// Wire.Mirror names the interface that they leave by.
+	err = engine.Mirror(&portcullis.Mirrored{
+		Verdicts: []portcullis.Verdict{portcullis.Deny},
+		Rules:    []portcullis.RuleName{{Policy: "NetworkPolicy/shop/db", Direction: portcullis.Ingress}},
+	})
+	fmt.Println(err, engine.Mirror(nil))
+	// Output: <nil> <nil>
+}
+
+func ExampleJudge_Outgoing() {
+	engine, err := portcullis.New(portcullis.Config{RejectDenied: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer engine.Close()
+	if _, err := engine.Apply(documents("cluster.yaml", cluster), documents("policies.yaml", policies)); err != nil {
+		log.Fatal(err)
+	}
+	judge, err := engine.NewJudge()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer judge.Close()
+	judgements := make([]portcullis.Judgement, 1)
+	if err := judge.Packets([][]byte{tcp(1, 40000, 2, 22, syn, 100, 0)}, judgements); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(judgements[0].Verdict)
+	for _, frame := range judge.Outgoing() {
+		if frame.Answer {
+			fmt.Println("to be sent back for packet", frame.Packet, "-", len(frame.Data), "bytes")
+		} else {
+			fmt.Println("to be sent on:", len(frame.Data), "bytes")
+		}
+	}
+	// Output:
+	// reject
+	// to be sent back for packet 0 - 54 bytes
+}
+
+func ExampleEngine_SaveConnections() {
+	engine, err := portcullis.New(portcullis.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer engine.Close()
+	var file bytes.Buffer // a file that is written anew, synced and renamed
+	saved, err := engine.SaveConnections(&file)
+	fmt.Println(saved, err)
+
+	next, err := portcullis.New(portcullis.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer next.Close()
+	restored, err := next.RestoreConnections(&file, portcullis.WindowsHold)
+	fmt.Println(restored.Restored, err)
+	// Output:
+	// 0 <nil>
+	// 0 <nil>
 }

@@ -67,6 +67,9 @@ type Wire struct {
 	Pins string
 	// EarlyDropCapacity is how many prefixes there is room for in [Firewall.ReplaceEarlyDrop].
 	EarlyDropCapacity uint32
+	// Mirror is the interface that copies of packets leave by, which needs a queue for each worker; which
+	// packets those are says [Engine.Mirror]. It is only sent to.
+	Mirror string
 	// Rings, frames and polling.
 	Tuning Tuning
 }
@@ -87,7 +90,22 @@ type Tuning struct {
 	IdleRounds uint32        // rounds without a packet after which a worker sleeps
 	Tick       time.Duration // longest sleep of a worker, at most 100 ms
 	Sweep      time.Duration // that one look through the whole connection table takes
+	// BusyWait is how long to wait for queues and interfaces that a predecessor is just letting go of;
+	// 2 s unless set.
+	BusyWait time.Duration
+	// NUMA is where packet memory lies on machines with several nodes.
+	NUMA NUMA
 }
+
+// NUMA is where packet memory lies: 0 on the node of the interfaces, else as [NUMANode] or
+// [NUMAAnywhere] say.
+type NUMA uint32
+
+// NUMAAnywhere lets packet memory lie where the kernel puts it.
+const NUMAAnywhere NUMA = math.MaxUint32
+
+// NUMANode lets packet memory lie on this node, or is an error.
+func NUMANode(node uint32) NUMA { return NUMA(node) + 1 }
 
 // Link is a wire to be added: interfaces that belong together.
 type Link struct {
@@ -99,6 +117,22 @@ type Link struct {
 	// Name. What comes in at one leaves, if allowed, at the one behind which its destination spoke
 	// last, and at all others if that is not known or means a group.
 	Others []string
+	// Learning is how a switch learns and floods; only a switch has it.
+	Learning Learning
+}
+
+// Learning is how a switch learns and floods; 0 is the default of every field.
+type Learning struct {
+	// Age is how long an address is remembered that says nothing; 300 s unless set.
+	Age time.Duration
+	// Addresses behind each interface that are remembered; 1024 unless set, at most a million.
+	Addresses uint32
+	// FloodsPerSecond are packets from each interface that go to all others, because they are for groups,
+	// for everybody or for addresses that are not known; more are dropped. 1000 unless set. FloodsBurst
+	// of them at once after a silence; as many as in a second unless set.
+	FloodsPerSecond, FloodsBurst uint32
+	// NoFloods drops all of these.
+	NoFloods bool
 }
 
 // Firewall is an engine at work on wires. Methods may be called by any goroutines.
@@ -119,6 +153,7 @@ func (e *Engine) Start(wire Wire) (*Firewall, error) {
 	config := (*C.portcullis_firewall_config)(a.alloc(1, C.sizeof_portcullis_firewall_config))
 	config.struct_size = C.sizeof_portcullis_firewall_config
 	config.a, config.b, config.pins = a.optional(wire.A), a.optional(wire.B), a.optional(wire.Pins)
+	config.mirror = a.optional(wire.Mirror)
 	if wire.Workers < 0 || int64(wire.Workers) > 1<<16 {
 		return nil, &Error{Op: "Start", Status: BadValue, Text: "error: 1 to 65536 workers"}
 	}
@@ -139,10 +174,11 @@ func (e *Engine) Start(wire Wire) (*Firewall, error) {
 	config.fill_ring, config.completion_ring = C.uint32_t(t.FillRing), C.uint32_t(t.CompletionRing)
 	config.chunk_size, config.frames_per_queue = C.uint32_t(t.ChunkSize), C.uint32_t(t.FramesPerQueue)
 	config.busy_poll_us, config.busy_poll_budget = C.uint32_t(t.BusyPollMicroseconds), C.uint32_t(t.BusyPollBudget)
-	config.idle_rounds = C.uint32_t(t.IdleRounds)
+	config.idle_rounds, config.numa = C.uint32_t(t.IdleRounds), C.uint32_t(t.NUMA)
 	var err error
 	for to, from := range map[*C.uint32_t]time.Duration{
 		&config.stale_after_ms: t.StaleAfter, &config.tick_ms: t.Tick, &config.sweep_ms: t.Sweep,
+		&config.busy_wait_ms: t.BusyWait,
 	} {
 		if *to, err = millis("Start", from); err != nil {
 			return nil, err
@@ -176,6 +212,16 @@ func (f *Firewall) AddWire(link Link) error {
 	wire.other_count = C.size_t(len(link.Others))
 	for n, other := range link.Others {
 		unsafe.Slice(wire.others, len(link.Others))[n] = a.text(other)
+	}
+	l := &link.Learning
+	var err error
+	if wire.learn_age_ms, err = millis("AddWire", l.Age); err != nil {
+		return err
+	}
+	wire.learn_addresses = C.uint32_t(l.Addresses)
+	wire.floods_per_second, wire.floods_burst = C.uint32_t(l.FloodsPerSecond), C.uint32_t(l.FloodsBurst)
+	if l.NoFloods {
+		wire.floods_per_second = math.MaxUint32
 	}
 	return f.do("AddWire", &a, func(handle C.uintptr_t) C.int32_t {
 		return C.bridge_firewall_add_wire(handle, wire)
@@ -225,6 +271,13 @@ func (f *Firewall) ReplaceEarlyDrop(prefixes []netip.Prefix) error {
 	return f.do("ReplaceEarlyDrop", nil, func(handle C.uintptr_t) C.int32_t {
 		return C.bridge_firewall_early_drop(handle, &list[0], C.size_t(len(prefixes)))
 	})
+}
+
+// Halt stops the workers and waits until they have told everything: what is read from the engine
+// afterwards, and the connections that are saved, are complete. From then on no packet passes; Close takes
+// the programs off the interfaces.
+func (f *Firewall) Halt() error {
+	return f.call("Halt", func(handle C.uintptr_t) C.int32_t { return C.bridge_firewall_halt(handle) })
 }
 
 // Close stops the workers, lets frames in transmission leave, and takes the programs off the

@@ -150,7 +150,8 @@ func (j *Judge) Close() error {
 // out must be at least as long as packets. After an error no packet of the batch may pass: then out,
 // if it is long enough, denies all of them. Hand over 32 packets or more at a time; nothing is copied.
 // Held fragments that pass now, and answers to packets that were rejected, are to be had from
-// [Judge.Outgoing].
+// [Judge.Outgoing]. A call also looks for connections that have expired, a part of the table each time:
+// without packets make one some times a second with none, so that their ends are told.
 func (j *Judge) Packets(packets [][]byte, out []Judgement) error {
 	return j.PacketsAt(0, packets, out)
 }
@@ -163,6 +164,9 @@ func (j *Judge) PacketsAt(now time.Duration, packets [][]byte, out []Judgement) 
 			return 0, err
 		}
 		j.outgoing = nil
+		if len(packets) == 0 {
+			return C.bridge_judge_buffer(handle, C.uint64_t(now), nil, 0, nil, 0, nil, nil, nil), nil
+		}
 		for at := 0; at < len(packets); at += C.BRIDGE_BATCH {
 			part := packets[at:min(at+C.BRIDGE_BATCH, len(packets))]
 			// C must not follow pointers in Go's memory to Go's memory, but may follow those that
@@ -248,7 +252,7 @@ func (j *Judge) judge(
 	}
 	j.outgoing = nil
 	if len(frames) == 0 {
-		return C.PORTCULLIS_OK, nil
+		return C.bridge_judge_buffer(handle, C.uint64_t(now), nil, 0, nil, 0, nil, nil, nil), nil
 	}
 	if len(frames) > j.packetCount {
 		C.free(unsafe.Pointer(j.packets))

@@ -21,6 +21,13 @@ type RecorderConfig struct {
 	// Keep is what is recorded: "none", "denied", "all" (the default), or "1/N" for what is denied and
 	// one connection in N.
 	Keep string
+	// Policies is what is recorded of flows that some policies decided; the first that fits counts, and
+	// Keep if none does.
+	Policies []PolicyKeep
+	// Hubble gives records the form in which Cilium's Hubble prints flows ("hubble observe -o json"), with
+	// Node as the name of this node.
+	Hubble bool
+	Node   string
 	// Update is how often a connection that lasts is recorded again, a second at least; a minute unless
 	// set, and never if it is negative.
 	Update time.Duration
@@ -30,6 +37,14 @@ type RecorderConfig struct {
 	DeniedKinds uint32
 	// Capacity is how many records wait at most; 65536 unless set. What does not fit is counted.
 	Capacity uint32
+}
+
+// PolicyKeep is what is recorded of flows that some policies decided.
+type PolicyKeep struct {
+	// Policies as "Kind/namespace/name", each part a text or "*"; "default" is what no policy decided.
+	Policies string
+	// Keep is what is recorded, as in [RecorderConfig].
+	Keep string
 }
 
 // Recorder makes flow records of an engine's events: one when a connection starts, when another rule
@@ -48,7 +63,16 @@ func (e *Engine) NewRecorder(config RecorderConfig) (*Recorder, error) {
 	defer a.free()
 	c := (*C.portcullis_recorder_config)(a.alloc(1, C.sizeof_portcullis_recorder_config))
 	c.struct_size = C.sizeof_portcullis_recorder_config
-	c.keep = a.optional(config.Keep)
+	c.keep, c.node = a.optional(config.Keep), a.optional(config.Node)
+	if config.Hubble {
+		c.form = C.PORTCULLIS_FORM_HUBBLE
+	}
+	c.policies = (*C.portcullis_policy_keep)(a.alloc(len(config.Policies), C.sizeof_portcullis_policy_keep))
+	c.policy_count = C.size_t(len(config.Policies))
+	for n, of := range config.Policies {
+		keep := &unsafe.Slice(c.policies, len(config.Policies))[n]
+		keep.policies, keep.keep = a.text(of.Policies), a.text(of.Keep)
+	}
 	var err error
 	if config.Update < 0 {
 		c.update_ms = math.MaxUint32

@@ -27,6 +27,8 @@ const (
 	NoSuchSet  Status = C.PORTCULLIS_NO_SUCH_SET  // no policy declares a set of this name
 	TableFull  Status = C.PORTCULLIS_TABLE_FULL   // the address table is full
 	BadProof   Status = C.PORTCULLIS_PROOF        // the compiled policies failed their proof, a mistake inside the library
+	NoSuchZone Status = C.PORTCULLIS_NO_SUCH_ZONE // nothing is in force in this zone
+	BadFile    Status = C.PORTCULLIS_BAD_FILE     // not a file of connections that can be read; the error says why
 	System     Status = C.PORTCULLIS_SYSTEM       // the system refused memory, a thread or a descriptor
 	Interface  Status = C.PORTCULLIS_INTERFACE    // an interface cannot be used; the error says why and what to do
 	NoSuchWire Status = C.PORTCULLIS_NO_SUCH_WIRE // the firewall has no wire of this name

@@ -1032,9 +1032,17 @@ typedef struct portcullis_match {
   uint8_t kind;
   /**
    * Over labels, in Calico's language, such as `app == 'web' && tier in {'a', 'b'}`, or `all()`.
-   * NUL-terminated UTF-8.
+   * NUL-terminated UTF-8. Or NULL, and `labels`.
    */
   const char *selector;
+  /**
+   * Instead of `selector`: all of these labels with these values, whatever is in them.
+   */
+  const struct portcullis_label *labels;
+  /**
+   * How many.
+   */
+  size_t label_count;
   /**
    * NUL-terminated UTF-8.
    */

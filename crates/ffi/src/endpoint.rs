@@ -4,6 +4,7 @@
 
 use core::ffi::c_char;
 
+use portcullis_core::identity_table::Labels;
 use portcullis_core::identity_table::endpoint::{Endpoint, NamedPort};
 
 use crate::engine::{Managed, portcullis_engine};
@@ -183,15 +184,8 @@ impl portcullis_endpoint {
         // SAFETY: by this function's contract.
         endpoint.node = unsafe { raw::optional_text(self.node) }?.map(Into::into);
         endpoint.host_network = flag(self.host_network)?;
-        let mut labels = Vec::new();
         // SAFETY: by this function's contract.
-        for label in unsafe { raw::slice(self.labels, self.label_count) }? {
-            // SAFETY: by this function's contract.
-            let key = unsafe { raw::text(label.key) }?;
-            // SAFETY: by this function's contract.
-            labels.push((key, unsafe { raw::text(label.value) }?));
-        }
-        endpoint.labels = labels.into_iter().collect();
+        endpoint.labels = unsafe { read_labels(self.labels, self.label_count) }?;
         // SAFETY: by this function's contract.
         for port in unsafe { raw::slice(self.named_ports, self.named_port_count) }? {
             // SAFETY: by this function's contract.
@@ -235,4 +229,21 @@ pub(crate) unsafe fn read_endpoint_names<'a>(
         read.push((namespace, unsafe { raw::text(name.name) }?));
     }
     Ok(read)
+}
+
+/// # Safety
+/// `labels` is NULL or has `count` labels, whose texts are NUL-terminated.
+pub(crate) unsafe fn read_labels(
+    labels: *const portcullis_label,
+    count: usize,
+) -> Result<Labels, Failure> {
+    let mut read = Vec::new();
+    // SAFETY: by this function's contract.
+    for label in unsafe { raw::slice(labels, count) }? {
+        // SAFETY: by this function's contract.
+        let key = unsafe { raw::text(label.key) }?;
+        // SAFETY: by this function's contract.
+        read.push((key, unsafe { raw::text(label.value) }?));
+    }
+    Ok(read.into_iter().collect())
 }

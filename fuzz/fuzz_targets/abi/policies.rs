@@ -181,6 +181,7 @@ impl Session<'_> {
 struct Kept {
     texts: Vec<Option<Vec<u8>>>,
     parts: Vec<Box<[portcullis_match]>>,
+    labels: Vec<Box<[portcullis_label]>>,
     ports: Vec<Box<[portcullis_port_range]>>,
     traffic: Vec<Box<[portcullis_traffic]>>,
 }
@@ -208,6 +209,8 @@ impl Kept {
         let mut part = portcullis_match {
             kind: input.byte() % 15,
             selector: null(),
+            labels: null(),
+            label_count: 0,
             name: null(),
             prefix: portcullis_prefix::default(),
             set: 0,
@@ -231,6 +234,13 @@ impl Kept {
                 n => Some(SELECTORS[usize::from(n) % SELECTORS.len()].to_vec()),
             };
             part.selector = self.text(text);
+            if input.byte() % 4 == 0 {
+                let [key, value] = [input.text(), input.text()].map(|text| self.text(text));
+                self.labels.push(Box::new([portcullis_label { key, value }]));
+                part.labels = self.labels.last().map_or(null(), |labels| labels.as_ptr());
+                part.label_count = 1;
+                part.selector = if input.byte() == 0 { part.selector } else { null() };
+            }
         }
         if wanted & 2 != 0 {
             let text = input.text();

@@ -288,9 +288,11 @@ mod tests {
     use super::*;
 
     fn settings(text: &str) -> Result<Settings, String> {
-        let folder = std::env::temp_dir();
-        let path =
-            folder.join(format!("portcullis-config-{}-{}.yaml", std::process::id(), text.len()));
+        // Tests run beside one another.
+        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = format!("portcullis-config-{}-{number}.yaml", std::process::id());
+        let path = std::env::temp_dir().join(name);
         std::fs::write(&path, text).unwrap();
         let args = Args {
             wire: Vec::new(),

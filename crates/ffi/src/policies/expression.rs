@@ -10,6 +10,7 @@ use portcullis_core::policy::model::{
     Icmp, IpVersion, Match, PortMatch, PortSpec, ProtocolMatch, Traffic,
 };
 
+use crate::endpoint::{portcullis_label, read_labels};
 use crate::raw;
 use crate::status::{Failure, PORTCULLIS_BAD_VALUE};
 use crate::types::portcullis_prefix;
@@ -52,8 +53,12 @@ pub struct portcullis_match {
     /// `PORTCULLIS_MATCH_...`; 0 is refused.
     pub kind: u8,
     /// Over labels, in Calico's language, such as `app == 'web' && tier in {'a', 'b'}`, or `all()`.
-    /// NUL-terminated UTF-8.
+    /// NUL-terminated UTF-8. Or NULL, and `labels`.
     pub selector: *const c_char,
+    /// Instead of `selector`: all of these labels with these values, whatever is in them.
+    pub labels: *const portcullis_label,
+    /// How many.
+    pub label_count: usize,
     /// NUL-terminated UTF-8.
     pub name: *const c_char,
     /// Of `PORTCULLIS_MATCH_CIDR`.
@@ -184,10 +189,10 @@ impl<'a> Reader<'a> {
         if levels == 0 || self.parts > MOST_PARTS {
             return self.wrong(field, "more than 64 levels, or than a million parts");
         }
-        let portcullis_match { kind, selector, name, prefix, set, parts, part_count } = *part;
+        let portcullis_match { kind, name, prefix, set, parts, part_count, .. } = *part;
         // What the kind does not use is a mistake if it is there.
         let given = [
-            !selector.is_null(),
+            !part.selector.is_null() || !part.labels.is_null() || part.label_count != 0,
             !name.is_null(),
             prefix != portcullis_prefix::default(),
             set != 0,
@@ -217,7 +222,7 @@ impl<'a> Reader<'a> {
             }
         }
         // SAFETY: by this function's contract.
-        let labels = |this: &Self| unsafe { this.selector(field, selector) };
+        let labels = |this: &Self| unsafe { this.selector(field, part) };
         // SAFETY: by this function's contract.
         let text = || unsafe { raw::text(name) }.map(Into::into);
         Ok(match kind {
@@ -261,10 +266,19 @@ impl<'a> Reader<'a> {
     }
 
     /// # Safety
-    /// `text` is NULL or NUL-terminated.
-    unsafe fn selector(&self, field: &str, text: *const c_char) -> Result<Selector, Failure> {
+    /// Its pointers are NULL or point to what is described there.
+    unsafe fn selector(&self, field: &str, part: &portcullis_match) -> Result<Selector, Failure> {
+        if part.label_count > 0 {
+            if !part.selector.is_null() {
+                return self.wrong(field, "either selector or labels");
+            }
+            // SAFETY: by this function's contract.
+            let labels = unsafe { read_labels(part.labels, part.label_count) }?;
+            let equal = |(key, value): (&str, &str)| Selector::Equals(key.into(), value.into());
+            return Ok(Selector::And(labels.iter().map(equal).collect()));
+        }
         // SAFETY: by this function's contract.
-        let text = unsafe { raw::text(text) }?;
+        let text = unsafe { raw::text(part.selector) }?;
         match calico::parse(text) {
             Ok(selector) if !is_global(&selector) => Ok(selector),
             Ok(_) => self.wrong(field, "global() says nothing of labels"),

@@ -5,12 +5,11 @@
 use core::ffi::c_char;
 use core::num::NonZeroU16;
 
-use portcullis_core::identity_table::Labels;
 use portcullis_core::identity_table::endpoint::{ClusterState, Namespace, Node, ServiceAccount};
 
 use super::{Draft, portcullis_policies};
 use crate::apply::{check_applied, portcullis_applied, write_applied};
-use crate::endpoint::{portcullis_endpoint, portcullis_label, read_endpoints};
+use crate::endpoint::{portcullis_endpoint, portcullis_label, read_endpoints, read_labels};
 use crate::engine::{Managed, portcullis_engine};
 use crate::handle::{self, Held, Object};
 use crate::raw::{self, Growable};
@@ -246,20 +245,6 @@ unsafe fn read_cluster(
         });
     }
     Ok(Some(cluster))
-}
-
-/// # Safety
-/// `labels` is NULL or has `count` labels, whose texts are NUL-terminated.
-unsafe fn read_labels(labels: *const portcullis_label, count: usize) -> Result<Labels, Failure> {
-    let mut read = Vec::new();
-    // SAFETY: by this function's contract.
-    for label in unsafe { raw::slice(labels, count) }? {
-        // SAFETY: by this function's contract.
-        let key = unsafe { raw::text(label.key) }?;
-        // SAFETY: by this function's contract.
-        read.push((key, unsafe { raw::text(label.value) }?));
-    }
-    Ok(read.into_iter().collect())
 }
 
 impl portcullis_cluster {

@@ -158,6 +158,23 @@ static int add_wires(struct portcullis_firewall *firewall, const char *a, const 
     wire.others = &a;
     STATUS(PORTCULLIS_BAD_VALUE, portcullis_firewall_add_wire(firewall, &wire)); /* no name */
     wire.other_count = 0;
+    wire.learn_age_ms = 1000;
+    STATUS(PORTCULLIS_BAD_VALUE, portcullis_firewall_add_wire(firewall, &wire));
+    OK(portcullis_firewall_error(firewall, text, sizeof text, NULL));
+    CHECK(strstr(text, "only a switch") != NULL);
+    wire.others = &a;
+    wire.other_count = 1;
+    wire.name = "lan";
+    wire.learn_addresses = 2000000;
+    STATUS(PORTCULLIS_BAD_VALUE, portcullis_firewall_add_wire(firewall, &wire));
+    wire.learn_addresses = 0;
+    wire.floods_burst = 5;
+    STATUS(PORTCULLIS_BAD_VALUE, portcullis_firewall_add_wire(firewall, &wire));
+    wire.floods_per_second = 5000000;
+    STATUS(PORTCULLIS_BAD_VALUE, portcullis_firewall_add_wire(firewall, &wire));
+    wire.floods_per_second = wire.floods_burst = wire.learn_age_ms = 0;
+    wire.other_count = 0;
+    wire.name = NULL;
     if (portcullis_firewall_add_wire(firewall, &wire) != PORTCULLIS_OK) {
         OK(portcullis_firewall_error(firewall, text, sizeof text, NULL));
         fprintf(stderr, "%s\n", text);
@@ -241,6 +258,13 @@ static int run(const char *a, const char *b) {
     OK(portcullis_engine_error(engine, text, sizeof text, NULL));
     CHECK(strstr(text, "CPU 100000") != NULL);
     wire.cpu_count = 0;
+    wire.mirror = "nosuch1";
+    STATUS(PORTCULLIS_INTERFACE, portcullis_firewall_start(engine, &wire, &firewall));
+    OK(portcullis_engine_error(engine, text, sizeof text, NULL));
+    CHECK(strstr(text, "nosuch1") != NULL);
+    wire.mirror = NULL;
+    wire.numa = UINT32_MAX;
+    wire.busy_wait_ms = 3000;
     OK(portcullis_firewall_start(engine, &wire, &firewall));
     if (add_wires(firewall, a, b) != 0)
         return 1;
@@ -283,8 +307,11 @@ static int run(const char *a, const char *b) {
     OK(portcullis_engine_rounds(engine, NULL, NULL, 0, &count, &rounds));
     CHECK(rounds > 0);
     watch_ports(firewall, b);
+    OK(portcullis_firewall_halt(firewall));
+    OK(portcullis_firewall_halt(firewall));
     OK(portcullis_firewall_stop(firewall));
     STATUS(PORTCULLIS_BAD_HANDLE, portcullis_firewall_stop(firewall));
+    STATUS(PORTCULLIS_BAD_HANDLE, portcullis_firewall_halt(firewall));
     OK(portcullis_engine_free(engine));
     puts("firewall: ok");
     return 0;

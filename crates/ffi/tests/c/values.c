@@ -139,7 +139,9 @@ static void policies_in_code(void) {
     OK(portcullis_policies_add_rule(policies, &rule));
     web = labels_of(PORTCULLIS_MATCH_POD_LABELS, "app in {'web', 'api'}");
     parts[0] = web;
-    parts[1] = labels_of(PORTCULLIS_MATCH_NAMESPACE_LABELS, "team == 'ops'");
+    parts[1] = match_of(PORTCULLIS_MATCH_NAMESPACE_LABELS);
+    parts[1].labels = &ops;
+    parts[1].label_count = 1;
     peers = parts_of(PORTCULLIS_MATCH_ONE_OF, parts, 2);
     memset(traffic, 0, sizeof traffic);
     traffic[0].protocol_match = traffic[1].protocol_match = PORTCULLIS_PROTOCOL_IS;
@@ -189,7 +191,11 @@ static void policies_in_code(void) {
             portcullis_policies_add_rule(policies, &rule));
     web.selector = "global()";
     REFUSED("source: global()", portcullis_policies_add_rule(policies, &rule));
+    web.labels = &ops;
+    web.label_count = 1;
+    REFUSED("source: either selector or labels", portcullis_policies_add_rule(policies, &rule));
     web.selector = NULL;
+    web.label_count = 0;
     STATUS(PORTCULLIS_NULL, portcullis_policies_add_rule(policies, &rule));
     feed.set = 1;
     rule = rule_of(0, PORTCULLIS_ACTION_ALLOW, &any, &feed);
