@@ -7,7 +7,7 @@ mod lab;
 #[allow(dead_code)] // each test uses its own part
 mod support;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
@@ -134,8 +134,8 @@ fn whoever_is_denied_is_told_at_once_if_the_settings_say_so() {
     let mut run = run(&wire, "packets: {denied: reject}\n");
     assert!(wire.reaches(at(ALLOWED), PATIENCE));
     // The kernel believes a reset only if its numbers are right.
-    let patience = Duration::from_secs(5);
-    let refused = wire.try_connect(at(DENIED), patience).unwrap_err();
+    let connect = || TcpStream::connect_timeout(&at(DENIED), Duration::from_secs(5));
+    let refused = wire.ends()[0].run(connect).unwrap().unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{refused}");
     assert_eq!(run.terminate(), Some(0));
 }

@@ -180,15 +180,6 @@ impl Wire {
             && &answer == b"ping"
     }
 
-    /// What becomes of a connection from the client.
-    pub(crate) fn try_connect(
-        &self,
-        server: SocketAddr,
-        patience: Duration,
-    ) -> std::io::Result<std::net::TcpStream> {
-        self.client.connect(server, patience).unwrap()
-    }
-
     /// Sends `count` bytes and compares what comes back; answers how many came back right.
     pub(crate) fn bulk(&self, server: SocketAddr, count: usize) -> Result<usize, String> {
         let mut stream = self
