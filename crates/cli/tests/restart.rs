@@ -253,6 +253,34 @@ fn a_file_that_is_not_right_restores_nothing() {
     assert_eq!(run.terminate(), Some(0));
 }
 
+/// What cannot be saved is said once, and packets flow on.
+#[test]
+fn a_file_that_cannot_be_written_is_told_and_nothing_else_suffers() {
+    if !privileged() {
+        return;
+    }
+    let wire = Wire::build();
+    let (folder, settings) = (wire.file("state"), wire.file("settings.yaml"));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(&settings, "state: {file: state/connections, every-seconds: 1}\n").unwrap();
+    let mut run = wire.run(&["--config", &settings]);
+    ready(&mut run, "is not there yet");
+    let mut stream = connect(&wire);
+    std::fs::remove_dir_all(&folder).unwrap();
+    let line = run.wait_for("cannot be saved");
+    assert!(line.contains("state/connections") && line.contains("No such file"), "{line}");
+    assert!(echoes(&mut stream, b"on", PATIENCE));
+    // It is there again: so is the file.
+    std::fs::create_dir(&folder).unwrap();
+    let until = Instant::now() + Duration::from_secs(10);
+    while !std::fs::exists(wire.file("state/connections")).unwrap() {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(run.terminate(), Some(0));
+    run.wait_for("state: 1 connections saved");
+}
+
 /// One run with a file that is refused: it says so, connections from before do not pass, and the file
 /// that it leaves is a good one.
 fn refused(wire: &Wire, state: &str, expected: &str, config: &str, streams: &mut [TcpStream]) {

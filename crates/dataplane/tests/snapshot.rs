@@ -6,12 +6,14 @@ use common::*;
 use portcullis_dataplane::connection::{
     Config, OnPolicyChange, RestoreError, Restored, Table, Windows,
 };
-use portcullis_dataplane::pipeline;
+use portcullis_dataplane::pipeline::{self, Lane};
 use portcullis_dataplane::reason::Reason;
 use portcullis_dataplane::verdict::Verdict;
 use proptest::prelude::*;
 use std::io::Read;
 use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 /// Some time of the wall clock: milliseconds since 1970.
@@ -244,6 +246,52 @@ fn sealed_files_are_read() {
     let table = Table::new(Config::default()).unwrap();
     let restored = restore(&table, 0, epoch(), &sealed(&[0; 2 * 96])).unwrap();
     assert_eq!((restored.restored, restored.left_out), (1, 1), "twice the same");
+}
+
+/// Connections open, go on and end while they are saved: every file is a right one, whatever it caught,
+/// and each connection in it is one that was there.
+#[test]
+fn files_saved_under_traffic_are_right() {
+    let mut config = pipeline::Config::default();
+    config.connections.capacity = 4000;
+    let first = lane(config, Always(Verdict::Allow));
+    let engine = Arc::clone(first.engine());
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for worker in 0..2u16 {
+            let (engine, stop) = (Arc::clone(&engine), &stop);
+            scope.spawn(move || {
+                let mut lane = Lane::new(engine);
+                let mut now = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    // 1,000 at a time of each worker, both ways; they time out half a minute later.
+                    for port in 0..1000 {
+                        let port = 2000 + 1000 * worker + port;
+                        assert!(passes(&mut lane, now, &udp(A, port, B, 53, b"q")));
+                        assert!(passes(&mut lane, now, &udp(B, 53, A, port, b"a")));
+                    }
+                    now += 200_000;
+                    lane.expire(at(now), 4000);
+                }
+            });
+        }
+        let mut most = 0;
+        for _ in 0..300 {
+            let mut file = Vec::new();
+            let count = engine.table().save(at(0), epoch(), &mut file).unwrap();
+            let table = Table::new(Config::default()).unwrap();
+            let restored = restore(&table, 0, epoch(), &file).unwrap();
+            assert_eq!(restored.restored + restored.left_out, count);
+            table.for_each(|key, connection| {
+                assert_eq!((key.a_port.min(key.b_port), key.protocol), (53, 17));
+                assert!((2000..4000).contains(&key.a_port.max(key.b_port)));
+                assert!(connection.traffic[0].packets > 0);
+            });
+            most = most.max(restored.restored);
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(most > 100, "{most}: they were there");
+    });
 }
 
 proptest! {

@@ -206,3 +206,87 @@ fn folder(path: &Path) -> &Path {
         _ => Path::new("."),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// A folder of a test's own.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir()
+                .join(format!("portcullis-state-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn names(&self) -> Vec<String> {
+            let entries = fs::read_dir(&self.0).unwrap();
+            let mut names: Vec<String> =
+                entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_reader_finds_a_whole_file_whenever_it_looks() {
+        let folder = Folder::new("whole");
+        let path = folder.0.join("connections");
+        let engine = Engine::new(Default::default()).unwrap();
+        save(&engine, &path).unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    save(&engine, &path).unwrap();
+                }
+                done.store(true, Ordering::Relaxed);
+            });
+            while !done.load(Ordering::Relaxed) {
+                let file = open(&path).unwrap().expect("it is there");
+                engine.restore_connections(Windows::Hold, &mut BufReader::new(file)).unwrap();
+            }
+        });
+        assert_eq!(folder.names(), ["connections"]);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn links_are_replaced_and_not_followed_and_leftovers_are_in_nobodys_way() {
+        let folder = Folder::new("links");
+        let (path, other) = (folder.0.join("connections"), folder.0.join("other"));
+        fs::write(&other, "precious").unwrap();
+        symlink(&other, &path).unwrap();
+        symlink(&other, folder.0.join(".connections.new")).unwrap();
+        let engine = Engine::new(Default::default()).unwrap();
+        assert!(open(&path).is_err());
+        save(&engine, &path).unwrap();
+        assert_eq!(fs::read(&other).unwrap(), b"precious");
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+        assert_eq!(folder.names(), ["connections", "other"]);
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_the_old_file() {
+        let folder = Folder::new("full");
+        let engine = Engine::new(Default::default()).unwrap();
+        // A folder in the place of the new file: it can be neither removed nor written.
+        let path = folder.0.join("connections");
+        save(&engine, &path).unwrap();
+        fs::create_dir_all(folder.0.join(".connections.new/x")).unwrap();
+        assert!(save(&engine, &path).is_err());
+        assert!(open(&path).unwrap().is_some());
+    }
+}
