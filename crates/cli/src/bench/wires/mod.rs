@@ -61,7 +61,7 @@ struct Report {
     full_load_in_bursts: Pair,
     /// Milliseconds to add a wire, without traffic.
     add_ms: Times,
-    /// Of these, the first 24 wires alone: see docs/performance/wire.md.
+    /// Of these, the first 24 wires alone, which once took longer: see docs/performance/wire.md.
     add_first_ms: Times,
     /// Milliseconds to remove one, without traffic.
     remove_ms: Times,
