@@ -1,16 +1,17 @@
 //! Ports that share a loaded program: what they share and what they do not. Needs CAP_NET_ADMIN,
 //! CAP_SYS_ADMIN (for network namespaces), CAP_BPF and iproute2.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::CString;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use portcullis_bpf::{
-    Attach, Error, FailureMode, Interface, Kind, Program, Programs, Settings, Verdict,
+    Attach, Error, FailureMode, Heartbeat, Interface, Kind, Program, Programs, Settings, Verdict,
 };
 
 const XDP_DROP: u32 = 1;
@@ -243,6 +244,54 @@ fn the_early_drop_set_is_one_for_all_ports_of_the_same_capacity() {
         drop(a);
         assert_eq!(other_program.early_drop().prefixes().collect::<Vec<_>>(), [(source, 32)]);
         assert!(load(&programs, "port-a", &of(2)).early_drop().is(other_program.early_drop()));
+    });
+}
+
+/// Tells other threads to end, also when a test fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn ports_that_come_and_go_on_several_threads_do_not_meet() {
+    in_a_namespace(|| {
+        link("port-a", "port-b");
+        let programs = Programs::default();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for name in ["port-a", "port-b", "port-a"] {
+                let (programs, done) = (&programs, &done);
+                scope.spawn(move || {
+                    let interface = Interface::by_name(name).unwrap();
+                    let mut strays = VecDeque::new();
+                    while !done.load(Ordering::Relaxed) {
+                        let program = programs.load(&interface, &Settings::default()).unwrap();
+                        strays.push_back(program.heartbeat(0).unwrap());
+                        // They beat on when their port is gone.
+                        strays.iter().for_each(Heartbeat::beat);
+                        drop(program);
+                        strays.iter().for_each(Heartbeat::beat);
+                        if strays.len() == 20 {
+                            strays.drain(..10);
+                        }
+                    }
+                });
+            }
+            let _ends_them = Ends(&done);
+            let lo = Interface::by_name("lo").unwrap();
+            for _ in 0..500 {
+                let program = programs.load(&lo, &Settings::default()).unwrap();
+                program.test_run(&[0; 60]).unwrap();
+                program.heartbeat(0).unwrap().beat();
+                program.test_run(&[0; 60]).unwrap();
+                let expected = [(Verdict::MissDropped, 1), (Verdict::StaleDropped, 1)];
+                assert_eq!(counts(&program, 2), expected);
+            }
+        });
     });
 }
 
