@@ -25,6 +25,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Open further wires with clones of one [`Config`]: they share the loaded program
+//! ([`Config::programs`]), which is what makes the kernel wait, and nothing else.
+//!
 //! # What keeps frames safe
 //! What the kernel hands out through a ring is input. A ledger says for each chunk whether the user
 //! or which ring of which port holds it, and every descriptor that comes back is checked against it,
