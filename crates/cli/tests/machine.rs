@@ -78,7 +78,7 @@ fn what_the_machine_does_not_have_is_refused_in_one_line() {
         }
         assert!(!wire.has_program(), "{more:?} leaves a program");
     };
-    refused(&["--cpus", "1000"], &["CPU 1000", "this process may use 0"]);
+    refused(&["--cpus", "1000"], &["CPU 1000", "this process may use "]);
     refused(&["--numa", "999"], &["NUMA node 999", "this machine has 0"]);
     refused(&["--huge-pages", "sometimes"], &["never, prefer or require"]);
     let feed = wire.file("feed.txt");

@@ -175,11 +175,8 @@ pub unsafe extern "C" fn portcullis_capture_error(
     size: usize,
     needed: *mut usize,
 ) -> i32 {
-    handle::without(|| {
-        let text = CAPTURES.find(capture)?.error();
-        // SAFETY: by this function's contract.
-        unsafe { raw::copy_text(&text, buffer, size, needed) }
-    })
+    // SAFETY: by this function's contract.
+    unsafe { handle::copy_error::<Capture>(capture, buffer, size, needed) }
 }
 
 /// Changes what is captured from now on. NULL is all of every packet.

@@ -121,11 +121,8 @@ pub unsafe extern "C" fn portcullis_engine_error(
     size: usize,
     needed: *mut usize,
 ) -> i32 {
-    handle::without(|| {
-        let text = ENGINES.find(engine)?.error();
-        // SAFETY: by this function's contract.
-        unsafe { raw::copy_text(&text, buffer, size, needed) }
-    })
+    // SAFETY: by this function's contract.
+    unsafe { handle::copy_error::<Managed>(engine, buffer, size, needed) }
 }
 
 impl Managed {

@@ -7,10 +7,12 @@
 //! does not take it for one of its own.
 //! A look-up takes some 20 ns, which calls with batches do not notice.
 
+use core::ffi::c_char;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::panic;
+use crate::raw;
 use crate::status::{
     Failure, PORTCULLIS_BAD_HANDLE, PORTCULLIS_INTERNAL, PORTCULLIS_NULL, PORTCULLIS_OK,
     PORTCULLIS_POISONED,
@@ -173,6 +175,23 @@ pub(crate) fn free<T: Object>(handle: *const T::Opaque) -> i32 {
         }
         Err(PORTCULLIS_NULL) => Ok(()),
         Err(status) => Err(status.into()),
+    })
+}
+
+/// Copies the text of the last call on a handle that failed with one, also of a poisoned one.
+///
+/// # Safety
+/// As [`raw::copy_text`].
+pub(crate) unsafe fn copy_error<T: Object>(
+    handle: *const T::Opaque,
+    buffer: *mut c_char,
+    size: usize,
+    needed: *mut usize,
+) -> i32 {
+    without(|| {
+        let text = T::table().find(handle)?.error();
+        // SAFETY: by this function's contract.
+        unsafe { raw::copy_text(&text, buffer, size, needed) }
     })
 }
 

@@ -117,11 +117,8 @@ pub unsafe extern "C" fn portcullis_judge_error(
     size: usize,
     needed: *mut usize,
 ) -> i32 {
-    handle::without(|| {
-        let text = JUDGES.find(judge)?.error();
-        // SAFETY: by this function's contract.
-        unsafe { raw::copy_text(&text, buffer, size, needed) }
-    })
+    // SAFETY: by this function's contract.
+    unsafe { handle::copy_error::<Bench>(judge, buffer, size, needed) }
 }
 
 /// Judges packets in order: `out[n]` is what becomes of `packets[n]`. Connections are tracked: an

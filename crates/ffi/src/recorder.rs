@@ -167,11 +167,8 @@ pub unsafe extern "C" fn portcullis_recorder_error(
     size: usize,
     needed: *mut usize,
 ) -> i32 {
-    handle::without(|| {
-        let text = RECORDERS.find(recorder)?.error();
-        // SAFETY: by this function's contract.
-        unsafe { raw::copy_text(&text, buffer, size, needed) }
-    })
+    // SAFETY: by this function's contract.
+    unsafe { handle::copy_error::<Desk>(recorder, buffer, size, needed) }
 }
 
 /// Reads what happened, records what is due, and hands over records: whole lines of JSON, each ended

@@ -10,7 +10,7 @@ use crate::raw;
 use crate::types::portcullis_prefix;
 
 /// Makes a set that the policies declare hold exactly these prefixes, all at once; it keeps them when
-/// policies are applied again. A million take some 0.15 s (docs/performance/embedding.md), in which packets
+/// policies are applied again. A million take some 0.11 s (docs/performance/embedding.md), in which packets
 /// are judged by what was before, and endpoints come and go: their changes wait for milliseconds at most.
 ///
 /// `name`: as policies have it, such as `GlobalNetworkSet//feed` or `NetworkSet/shop/partners`.

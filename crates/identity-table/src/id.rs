@@ -27,6 +27,9 @@ impl IdentityId {
     pub const WORLD_V4: Self = Self(3);
     /// Any IPv6 address outside the cluster that no loaded CIDR covers.
     pub const WORLD_V6: Self = Self(4);
+    /// All reserved identities that addresses may have.
+    pub const RESERVED: [Self; 5] =
+        [Self::UNKNOWN, Self::HOST, Self::OWN_NODE, Self::WORLD_V4, Self::WORLD_V6];
     /// The first number that is given to identities at run time.
     pub const FIRST_DYNAMIC: Self = Self(256);
 

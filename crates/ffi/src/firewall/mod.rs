@@ -246,11 +246,8 @@ pub unsafe extern "C" fn portcullis_firewall_error(
     size: usize,
     needed: *mut usize,
 ) -> i32 {
-    handle::without(|| {
-        let text = FIREWALLS.find(firewall)?.error();
-        // SAFETY: by this function's contract.
-        unsafe { raw::copy_text(&text, buffer, size, needed) }
-    })
+    // SAFETY: by this function's contract.
+    unsafe { handle::copy_error::<Running>(firewall, buffer, size, needed) }
 }
 
 /// Why the preferred mode was not to be had; empty if it was. Buffer and sizes as in

@@ -206,11 +206,8 @@ pub unsafe extern "C" fn portcullis_policies_error(
     size: usize,
     needed: *mut usize,
 ) -> i32 {
-    handle::without(|| {
-        let text = DRAFTS.find(policies)?.error();
-        // SAFETY: by this function's contract.
-        unsafe { raw::copy_text(&text, buffer, size, needed) }
-    })
+    // SAFETY: by this function's contract.
+    unsafe { handle::copy_error::<Draft>(policies, buffer, size, needed) }
 }
 
 /// Begins with what documents say, to which more may be added: replaces all tiers and sets. Their tiers

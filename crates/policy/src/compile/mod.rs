@@ -159,14 +159,7 @@ impl Compiler {
         let fresh = self.words_when_fresh == 0;
         self.compile_rows()?;
         self.records = vec![Record::ABSENT; IdentityId::FIRST_DYNAMIC.get() as usize];
-        let reserved = [
-            IdentityId::UNKNOWN,
-            IdentityId::HOST,
-            IdentityId::OWN_NODE,
-            IdentityId::WORLD_V4,
-            IdentityId::WORLD_V6,
-        ];
-        for id in reserved {
+        for id in IdentityId::RESERVED {
             self.records[id.get() as usize] = Record::WORLD;
         }
         for identity in registry.identities() {

@@ -148,18 +148,11 @@ struct Prover<'a> {
 impl<'a> Prover<'a> {
     /// Every record, of identities that are there and of those that are not.
     fn records(&mut self, registry: &Registry) -> Result<(), Mismatch> {
-        let reserved = [
-            IdentityId::UNKNOWN,
-            IdentityId::HOST,
-            IdentityId::OWN_NODE,
-            IdentityId::WORLD_V4,
-            IdentityId::WORLD_V6,
-        ];
         for (index, record) in self.program.records.iter().enumerate() {
             let id = IdentityId::new(index as u32);
             let right = match registry.identity(id) {
                 Some(identity) => self.is_record_of(record, identity),
-                None if reserved.contains(&id) => *record == Record::WORLD,
+                None if IdentityId::RESERVED.contains(&id) => *record == Record::WORLD,
                 None => *record == Record::ABSENT,
             };
             if !right {
