@@ -71,6 +71,7 @@ mod judge;
 #[cfg(feature = "xdp")]
 mod mirror_port;
 mod observe;
+pub mod report;
 mod rules;
 mod select;
 mod sets;

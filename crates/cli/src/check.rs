@@ -117,7 +117,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
             print_text(&findings, proof.ok(), stand_in)?;
         }
         Format::Json => output::json(&json!({
-            "findings": findings.iter().map(finding_json).collect::<Vec<_>>(),
+            "findings": findings.iter().map(portcullis::report::finding).collect::<Vec<_>>(),
             "proof": proved.ok(),
         }))?,
         Format::Sarif => output::json(&sarif(&findings))?,
@@ -178,15 +178,6 @@ fn print_text(
         }
     }
     output::text(&text)
-}
-
-fn finding_json(finding: &Finding) -> Value {
-    json!({
-        "level": finding.level.as_str(),
-        "code": finding.code.as_str(),
-        "origin": finding.origin.as_ref().map(documents::origin),
-        "message": finding.message,
-    })
 }
 
 /// Findings as SARIF 2.1.0 (OASIS).

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use portcullis::policy::diff::{Change, Decision, diff};
-use serde_json::{Value, json};
+use portcullis::policy::diff::diff;
+use portcullis::report;
 
 use crate::documents;
 use crate::output::{self, Outcome, Refused};
@@ -51,28 +51,9 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     let new = documents::policies(&args.new)?;
     let found = diff((&cluster, &old), (&new_cluster, &new)).map_err(|e| format!("error: {e}"))?;
     if args.json {
-        let changes: Vec<Value> = found.changes.iter().map(change).collect();
-        output::json(&json!({"changes": changes}))?;
+        output::json(&report::diff(&found))?;
     } else {
         output::text(&found.to_string())?;
     }
     Ok(if found.changes.is_empty() { Outcome::Done } else { Outcome::Findings })
-}
-
-fn change(change: &Change) -> Value {
-    json!({
-        "sources": documents::group(&change.sources),
-        "destinations": documents::group(&change.destinations),
-        "traffic": documents::traffic(&change.regions, &change.families),
-        "from": decision(&change.from),
-        "to": decision(&change.to),
-        "example": documents::flow(&change.example),
-    })
-}
-
-fn decision(decision: &Decision) -> Value {
-    json!({
-        "verdict": decision.verdict.as_str(),
-        "by": decision.by.as_ref().map(documents::decided_by),
-    })
 }

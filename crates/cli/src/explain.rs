@@ -4,12 +4,8 @@ use std::path::PathBuf;
 
 use portcullis::policy::Verdict;
 use portcullis::policy::ask::parse_flow;
-use portcullis::policy::explain::{
-    Explanation, Outcome as TierOutcome, Part, Party, RuleAt, TierStep, Walk, explain,
-};
-use portcullis::policy::judge::Exemption;
-use portcullis::policy::model::TierDefault;
-use serde_json::{Value, json};
+use portcullis::policy::explain::{Explanation, explain};
+use portcullis::report;
 
 use crate::documents;
 use crate::evidence;
@@ -73,7 +69,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     for (index, flow) in flows.iter().enumerate() {
         let explanation = explain(&cluster, &policies, flow);
         if args.json {
-            output::json(&as_json(&explanation))?;
+            output::json(&report::explanation(&explanation))?;
         } else {
             let gap = if index > 0 { "\n" } else { "" };
             output::text(&(gap.to_owned() + &as_text(&explanation)))?;
@@ -91,88 +87,4 @@ fn as_text(explanation: &Explanation) -> String {
         Verdict::Deny => output::red(word),
     };
     format!("{word}:{rest}")
-}
-
-fn as_json(explanation: &Explanation) -> Value {
-    json!({
-        "flow": documents::flow(&explanation.flow),
-        "verdict": explanation.verdict.as_str(),
-        "policy": explanation.policy.as_ref().map(ToString::to_string),
-        "exempt": explanation.exempt.map(|exempt| match exempt {
-            Exemption::SamePod => "same-pod",
-            Exemption::OwnNode => "own-node",
-        }),
-        "source": party(&explanation.source),
-        "destination": party(&explanation.destination),
-        "egress": explanation.egress.as_ref().map(walk),
-        "ingress": explanation.ingress.as_ref().map(walk),
-        "staged": explanation.staged.as_ref().map(|staged| json!({
-            "verdict": staged.verdict.as_str(),
-            "policy": staged.policy.to_string(),
-            "rule": staged.rule.as_ref().map(rule),
-        })),
-    })
-}
-
-fn party(party: &Party) -> Value {
-    let labels: serde_json::Map<String, Value> =
-        party.labels.iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
-    json!({
-        "address": party.address.to_string(),
-        "pod": party.pod.as_ref().map(ToString::to_string),
-        "node": party.node,
-        "labels": labels,
-        "service_account": party.service_account,
-    })
-}
-
-fn walk(walk: &Walk) -> Value {
-    json!({
-        "verdict": walk.verdict.as_str(),
-        "tiers": walk.tiers.iter().map(tier).collect::<Vec<_>>(),
-    })
-}
-
-fn tier(step: &TierStep) -> Value {
-    let policies: Vec<Value> = step
-        .applying
-        .iter()
-        .map(|(name, origin)| json!({"policy": name.to_string(), "origin": documents::origin(origin)}))
-        .collect();
-    let near: Vec<Value> = step
-        .near_misses
-        .iter()
-        .map(|miss| {
-            let differs = match miss.differs {
-                Part::Source => "source",
-                Part::Destination => "destination",
-                Part::Traffic => "traffic",
-            };
-            json!({"rule": rule(&miss.rule), "differs": differs, "wants": miss.wants})
-        })
-        .collect();
-    let (outcome, by) = match &step.outcome {
-        TierOutcome::Skipped => ("skipped", None),
-        TierOutcome::Rule(by) => ("rule", Some(rule(by))),
-        TierOutcome::End(TierDefault::Deny) => ("default-deny", None),
-        TierOutcome::End(TierDefault::Pass) => ("default-pass", None),
-    };
-    json!({
-        "tier": step.tier,
-        "outcome": outcome,
-        "rule": by,
-        "applying": policies,
-        "logged": step.logged.iter().map(rule).collect::<Vec<_>>(),
-        "near_misses": near,
-    })
-}
-
-fn rule(rule: &RuleAt) -> Value {
-    json!({
-        "policy": rule.policy.to_string(),
-        "number": rule.number,
-        "name": rule.name,
-        "action": format!("{:?}", rule.action).to_lowercase(),
-        "origin": documents::origin(&rule.origin),
-    })
 }

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use portcullis::policy::ask::find_endpoint;
-use portcullis::policy::judge::Exemption;
-use portcullis::policy::reach::{Row, Way, Why, reach};
-use serde_json::{Value, json};
+use portcullis::policy::reach::{Way, reach};
+use portcullis::report;
 
 use crate::documents;
 use crate::output::{self, Outcome, Refused};
@@ -73,27 +72,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     match if args.json { Format::Json } else { args.format } {
         Format::Text => output::text(&found.to_string())?,
         Format::Dot => output::text(&found.dot())?,
-        Format::Json => output::json(&json!({
-            "endpoint": found.endpoint.to_string(),
-            "way": match way { Way::To => "to", Way::From => "from" },
-            "rows": found.rows.iter().map(row).collect::<Vec<_>>(),
-        }))?,
+        Format::Json => output::json(&report::reach(&found))?,
     }
     Ok(Outcome::Done)
-}
-
-fn row(row: &Row) -> Value {
-    let (why, by) = match &row.why {
-        Why::Rule(by) => ("rule", Some(documents::decided_by(by))),
-        Why::NoPolicy => ("no-policy", None),
-        Why::Exempt(Exemption::OwnNode) => ("own-node", None),
-        Why::Exempt(Exemption::SamePod) => ("same-pod", None),
-    };
-    json!({
-        "peers": documents::group(&row.peers),
-        "traffic": documents::traffic(&row.regions, &row.families),
-        "why": why,
-        "by": by,
-        "example": documents::flow(&row.example),
-    })
 }

@@ -220,6 +220,46 @@ static inline int32_t bridge_engine_rule(uintptr_t engine, uint32_t rule, char *
     return portcullis_engine_rule(ENGINE(engine), rule, buffer, size, needed);
 }
 
+static inline int32_t bridge_engine_rule_info(uintptr_t engine, uint32_t rule,
+                                              portcullis_rule_info *out, char *buffer, size_t size,
+                                              size_t *needed) {
+    return portcullis_engine_rule_info(ENGINE(engine), rule, out, buffer, size, needed);
+}
+
+static inline int32_t bridge_engine_explain_json(uintptr_t engine, const portcullis_flow *flow,
+                                                 char *buffer, size_t size, size_t *needed) {
+    return portcullis_engine_explain_json(ENGINE(engine), flow, buffer, size, needed);
+}
+
+static inline int32_t bridge_engine_diff_json(uintptr_t engine, const portcullis_text *cluster,
+                                              size_t cluster_count, const portcullis_text *policies,
+                                              size_t policy_count, char *buffer, size_t size,
+                                              size_t *needed) {
+    return portcullis_engine_diff_json(ENGINE(engine), cluster, cluster_count, policies, policy_count,
+                                       buffer, size, needed);
+}
+
+static inline int32_t bridge_engine_reach(uintptr_t engine, const char *namespace_name,
+                                          const char *name, uint8_t direction, uint8_t as_json,
+                                          char *buffer, size_t size, size_t *needed) {
+    return portcullis_engine_reach(ENGINE(engine), namespace_name, name, direction, as_json, buffer,
+                                   size, needed);
+}
+
+static inline int32_t bridge_engine_lint(uintptr_t engine, const portcullis_text *policies,
+                                         size_t count, char *buffer, size_t size, size_t *needed) {
+    return portcullis_engine_lint(ENGINE(engine), policies, count, 1, buffer, size, needed, NULL);
+}
+
+static inline int32_t bridge_engine_dropped_bytes(uintptr_t engine, uint64_t *counts, size_t capacity,
+                                                  size_t *count) {
+    return portcullis_engine_dropped_bytes(ENGINE(engine), counts, capacity, count);
+}
+
+static inline int32_t bridge_recorder_recorded(uintptr_t recorder, portcullis_recorded *out) {
+    return portcullis_recorder_recorded(RECORDER(recorder), out);
+}
+
 static inline int32_t bridge_engine_totals(uintptr_t engine, portcullis_totals *out) {
     return portcullis_engine_totals(ENGINE(engine), out);
 }

@@ -137,6 +137,46 @@ func (r *Recorder) Read() (records []json.RawMessage, lost uint64, err error) {
 	}
 }
 
+// Recorded is what a recorder did since the start. All counts are exact: of each class of things that
+// happened, those read and those Lost are how many there were; of those read some are SampledOut or LeftOut,
+// and of the others there are records.
+type Recorded struct {
+	Started       uint64 // connections whose start was read
+	Ended         uint64 // connections whose end was read
+	DeniedPackets uint64 // packets of which it was read that they were denied
+	Others        uint64 // connections that changed, packets that stand alone
+	// Lost before they could be read: starts, denied packets, ends, changes, packets alone.
+	Lost [5]uint64
+	// SampledOut and LeftOut are things (denials: packets) that are of no record because only a sample is
+	// recorded, or because Keep leaves them out.
+	SampledOut, LeftOut uint64
+	Records             uint64 // of starts, ends, changes and packets that stand alone: one each
+	Updates             uint64 // records of connections that last
+	DeniedRecords       uint64 // records of denials, each of which sums up some
+	DeniedRecorded      uint64 // denied packets in those
+	DeniedWaiting       uint64 // denied packets that wait to be recorded
+	RecordsLost         uint64 // records that there was no room for
+}
+
+// Recorded is what was done so far.
+func (r *Recorder) Recorded() (Recorded, error) {
+	c := C.portcullis_recorded{struct_size: C.sizeof_portcullis_recorded}
+	err := r.call("Recorded", func(handle C.uintptr_t) C.int32_t {
+		return C.bridge_recorder_recorded(handle, &c)
+	})
+	recorded := Recorded{
+		Started: uint64(c.started), Ended: uint64(c.ended), DeniedPackets: uint64(c.denied_packets),
+		Others: uint64(c.others), SampledOut: uint64(c.sampled_out), LeftOut: uint64(c.left_out),
+		Records: uint64(c.records), Updates: uint64(c.updates), DeniedRecords: uint64(c.denied_records),
+		DeniedRecorded: uint64(c.denied_recorded), DeniedWaiting: uint64(c.denied_waiting),
+		RecordsLost: uint64(c.records_lost),
+	}
+	for n := range recorded.Lost {
+		recorded.Lost[n] = uint64(c.lost[n])
+	}
+	return recorded, err
+}
+
 // Finish records everything that is there, due or not, such as denials that are still summed up: at the
 // end, before the last [Recorder.Read].
 func (r *Recorder) Finish() error {

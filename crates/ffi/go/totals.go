@@ -18,7 +18,9 @@ type Totals struct {
 	ForwardedBytes uint64 // bytes of these
 	Dropped        uint64 // packets dropped, for whatever reason
 	// Drops tells them apart; reasons without a packet are left out.
-	Drops         map[Reason]uint64
+	Drops map[Reason]uint64
+	// DroppedBytes are those of Drops.
+	DroppedBytes  map[Reason]uint64
 	Opened        uint64 // connections opened
 	Ended         uint64 // connections that ended
 	Connections   uint64 // connections now
@@ -33,6 +35,13 @@ type Totals struct {
 	Staged             uint64 // new connections and denied packets that staged policies judged too
 	StagedAllows       uint64 // of these, denied now and allowed by the staged policies
 	StagedDenies       uint64 // of these, allowed now and denied by the staged policies
+	// Copied are copies that switches made of packets for several interfaces: packets received and copied
+	// are forwarded or dropped.
+	Copied     uint64
+	Mirrored   uint64 // copies sent to the mirror port
+	MirrorLost uint64 // copies left out because the mirror port could not keep up
+	// LostByKind is EventsLost by what happened: opened, dropped (packets), ended, changed, passed alone.
+	LostByKind [5]uint64
 }
 
 // OtherRules is the [RuleTotals.Rule] of what is counted for several rules together, because there are
@@ -62,10 +71,13 @@ type Rounds struct {
 // Totals is what was counted since the start.
 func (e *Engine) Totals() (Totals, error) {
 	t := C.portcullis_totals{struct_size: C.sizeof_portcullis_totals}
-	var counts [256]C.uint64_t
+	var counts, bytes [256]C.uint64_t
 	var reasons C.size_t
 	err := e.call("Totals", func(handle C.uintptr_t) C.int32_t {
 		if status := C.bridge_engine_totals(handle, &t); status != C.PORTCULLIS_OK {
+			return status
+		}
+		if status := C.bridge_engine_dropped_bytes(handle, &bytes[0], C.size_t(len(bytes)), &reasons); status != C.PORTCULLIS_OK {
 			return status
 		}
 		return C.bridge_engine_drops(handle, &counts[0], C.size_t(len(counts)), &reasons)
@@ -73,11 +85,16 @@ func (e *Engine) Totals() (Totals, error) {
 	if err != nil {
 		return Totals{}, err
 	}
-	drops := make(map[Reason]uint64)
+	drops, droppedBytes := make(map[Reason]uint64), make(map[Reason]uint64)
 	for reason, count := range counts[:min(int(reasons), len(counts))] {
 		if count > 0 {
 			drops[Reason(reason)] = uint64(count)
+			droppedBytes[Reason(reason)] = uint64(bytes[reason])
 		}
+	}
+	var lostByKind [5]uint64
+	for kind := range lostByKind {
+		lostByKind[kind] = uint64(t.events_lost_by_kind[kind])
 	}
 	return Totals{
 		Received:       uint64(t.received),
@@ -86,6 +103,7 @@ func (e *Engine) Totals() (Totals, error) {
 		ForwardedBytes: uint64(t.forwarded_bytes),
 		Dropped:        uint64(t.dropped),
 		Drops:          drops,
+		DroppedBytes:   droppedBytes,
 		Opened:         uint64(t.opened),
 		Ended:          uint64(t.ended),
 		Connections:    uint64(t.connections),
@@ -100,6 +118,10 @@ func (e *Engine) Totals() (Totals, error) {
 		Staged:             uint64(t.staged),
 		StagedAllows:       uint64(t.staged_allows),
 		StagedDenies:       uint64(t.staged_denies),
+		Copied:             uint64(t.copied),
+		Mirrored:           uint64(t.mirrored),
+		MirrorLost:         uint64(t.mirror_lost),
+		LostByKind:         lostByKind,
 	}, nil
 }
 

@@ -1817,6 +1817,70 @@ typedef struct portcullis_recorder_config {
 } portcullis_recorder_config;
 
 /**
+ * What a recorder did since the start. All counts are exact: of each class of things that happened, those
+ * read and those `lost` are how many there were; of those read some are `sampled_out` or `left_out`, and of
+ * the others there are records. Set `struct_size` first.
+ */
+typedef struct portcullis_recorded {
+  /**
+   * `sizeof(portcullis_recorded)`.
+   */
+  size_t struct_size;
+  /**
+   * Connections whose start was read.
+   */
+  uint64_t started;
+  /**
+   * Connections whose end was read.
+   */
+  uint64_t ended;
+  /**
+   * Packets of which it was read that they were denied.
+   */
+  uint64_t denied_packets;
+  /**
+   * Other things read: connections that changed, packets that stand alone.
+   */
+  uint64_t others;
+  /**
+   * Things lost before they could be read: starts, denied packets, ends, changes, packets alone.
+   */
+  uint64_t lost[5];
+  /**
+   * Things (denials: packets) that are of no record because only a sample is recorded.
+   */
+  uint64_t sampled_out;
+  /**
+   * Things (denials: packets) that are of no record because `keep` leaves them out.
+   */
+  uint64_t left_out;
+  /**
+   * Records of starts, ends, changes and packets that stand alone: one each.
+   */
+  uint64_t records;
+  /**
+   * Records of connections that last.
+   */
+  uint64_t updates;
+  /**
+   * Records of denials, each of which sums up some.
+   */
+  uint64_t denied_records;
+  /**
+   * Denied packets in those.
+   */
+  uint64_t denied_recorded;
+  /**
+   * Denied packets that wait to be recorded.
+   */
+  uint64_t denied_waiting;
+  /**
+   * Records that there was no room for (`capacity`).
+   */
+  uint64_t records_lost;
+} portcullis_recorded;
+
+/**
  * What was read from a file of connections. Set `struct_size` first.
  */
 typedef struct portcullis_restored {
@@ -1837,6 +1901,60 @@ typedef struct portcullis_restored {
    */
   uint64_t age_ms;
 } portcullis_restored;
+
+/**
+ * A rule in parts. Set `struct_size` first. Texts are NUL-terminated UTF-8 in the caller's text buffer.
+ */
+typedef struct portcullis_rule_info {
+  /**
+   * `sizeof(portcullis_rule_info)`.
+   */
+  size_t struct_size;
+  /**
+   * The policy, as `Kind/namespace/name`.
+   */
+  const char *policy;
+  /**
+   * The tier that it is in.
+   */
+  const char *tier;
+  /**
+   * The rule's own name; NULL if it has none.
+   */
+  const char *name;
+  /**
+   * The file where it was written; for the end of a tier, where the policy was.
+   */
+  const char *file;
+  /**
+   * The line, from 1.
+   */
+  uint32_t line;
+  /**
+   * The column, from 1.
+   */
+  uint32_t column;
+  /**
+   * Its place among the policy's rules of its direction, from 0; meaningless for the end of a tier.
+   */
+  uint32_t index;
+  /**
+   * `PORTCULLIS_INGRESS` or `PORTCULLIS_EGRESS`.
+   */
+  uint8_t direction;
+  /**
+   * `PORTCULLIS_ACTION_...`: what it does.
+   */
+  uint8_t action;
+  /**
+   * 1 if it is the end of the tier that the policy is in.
+   */
+  uint8_t tier_end;
+  /**
+   * 1 if the policy decides nothing and is told of.
+   */
+  uint8_t staged;
+} portcullis_rule_info;
 
 /**
  * A connection that is open. It grows at the end: `portcullis_engine_connections` takes its size.
@@ -1956,6 +2074,23 @@ typedef struct portcullis_totals {
    * Of these, allowed now and denied by the staged policies.
    */
   uint64_t staged_denies;
+  /**
+   * Copies that switches made of packets for several interfaces: packets received and copied are
+   * forwarded or dropped.
+   */
+  uint64_t copied;
+  /**
+   * Copies sent to the mirror port.
+   */
+  uint64_t mirrored;
+  /**
+   * Copies left out because the mirror port could not keep up.
+   */
+  uint64_t mirror_lost;
+  /**
+   * `events_lost` by what happened: opened, dropped (packets), ended, changed, passed alone.
+   */
+  uint64_t events_lost_by_kind[5];
 } portcullis_totals;
 
 /**
@@ -3156,10 +3291,76 @@ int32_t portcullis_recorder_read(const struct portcullis_recorder *recorder,
                                  uint64_t *lost);
 
 /**
+ * What a recorder did since the start.
+ *
+ * Undefined unless:
+ * `out` points to a struct whose `struct_size` is set.
+ */
+int32_t portcullis_recorder_recorded(const struct portcullis_recorder *recorder,
+                                     struct portcullis_recorded *out);
+
+/**
  * Records everything that is there, due or not, such as denials that are still summed up: at the end,
  * before the last reading.
  */
 int32_t portcullis_recorder_finish(const struct portcullis_recorder *recorder);
+
+/**
+ * As `portcullis_engine_diff`, as a JSON object: what `portcullis diff --json` prints.
+ *
+ * Undefined unless:
+ * The arrays have as many texts as their counts say, `buffer` has room for `size` bytes.
+ */
+int32_t portcullis_engine_diff_json(const struct portcullis_engine *engine,
+                                    const struct portcullis_text *cluster,
+                                    size_t cluster_count,
+                                    const struct portcullis_text *policies,
+                                    size_t policy_count,
+                                    char *buffer,
+                                    size_t size,
+                                    size_t *needed);
+
+/**
+ * Who can reach an endpoint by what is in force, or whom it can reach: by rule, with protocols and ports.
+ * Works on a copy of what is in force.
+ *
+ * `direction`: `PORTCULLIS_INGRESS` for who can reach it, `PORTCULLIS_EGRESS` for whom it can reach.
+ * `as_json`: 1 for a JSON object, what `portcullis reach --json` prints; 0 for people. Buffer and sizes as
+ * in `portcullis_engine_error`. `PORTCULLIS_BAD_VALUE` if there is no such endpoint, or it shares its
+ * node's network, where policies do not apply.
+ *
+ * Undefined unless:
+ * The names are NUL-terminated, `buffer` has room for `size` bytes.
+ */
+int32_t portcullis_engine_reach(const struct portcullis_engine *engine,
+                                const char *namespace_name,
+                                const char *name,
+                                uint8_t direction,
+                                uint8_t as_json,
+                                char *buffer,
+                                size_t size,
+                                size_t *needed);
+
+/**
+ * What is probably a mistake in policies over the cluster in force, although it may be written: rules that
+ * never have a say, policies that select nothing, doors left open, workloads cut off from what they need.
+ *
+ * `policies`: NULL, with a count of 0, for those in force. `as_json`: 1 for a JSON array of objects with
+ * `level`, `code`, `origin` and `message`; 0 for a line `file:line:col: warning: message [code]` for each.
+ * `findings`: how many there are; may be NULL. Buffer and sizes as in `portcullis_engine_error`.
+ *
+ * Undefined unless:
+ * The array has as many texts as its count says, `buffer` has room for `size` bytes, `findings` is NULL or
+ * points to room for a number.
+ */
+int32_t portcullis_engine_lint(const struct portcullis_engine *engine,
+                               const struct portcullis_text *policies,
+                               size_t policy_count,
+                               uint8_t as_json,
+                               char *buffer,
+                               size_t size,
+                               size_t *needed,
+                               size_t *findings);
 
 /**
  * Writes all connections, for `portcullis_engine_restore_connections` of the next process. 96 bytes each,
@@ -3216,6 +3417,19 @@ int32_t portcullis_engine_explain(const struct portcullis_engine *engine,
                                   size_t *needed);
 
 /**
+ * As `portcullis_engine_explain`, as a JSON object: what `portcullis explain --json` prints
+ * (docs/policy.md).
+ *
+ * Undefined unless:
+ * `flow` points to a flow, `buffer` has room for `size` bytes.
+ */
+int32_t portcullis_engine_explain_json(const struct portcullis_engine *engine,
+                                       const struct portcullis_flow *flow,
+                                       char *buffer,
+                                       size_t size,
+                                       size_t *needed);
+
+/**
  * The rule of a judgement, as `policy direction file:line:column`; also if its policy is gone.
  * `PORTCULLIS_BAD_VALUE` if there is none. Buffer and sizes as in `portcullis_engine_error`.
  *
@@ -3227,6 +3441,23 @@ int32_t portcullis_engine_rule(const struct portcullis_engine *engine,
                                char *buffer,
                                size_t size,
                                size_t *needed);
+
+/**
+ * The rule of a judgement in parts; also if its policy is gone. `PORTCULLIS_BAD_VALUE` if there is none.
+ *
+ * `buffer`, `size`: room for its texts. `needed`: bytes needed; may be NULL. `PORTCULLIS_TOO_SMALL` if
+ * they do not fit: `out` is not written then.
+ *
+ * Undefined unless:
+ * `out` points to a struct whose `struct_size` is set, `buffer` has room for `size` bytes and is no part
+ * of it.
+ */
+int32_t portcullis_engine_rule_info(const struct portcullis_engine *engine,
+                                    uint32_t rule,
+                                    struct portcullis_rule_info *out,
+                                    char *buffer,
+                                    size_t size,
+                                    size_t *needed);
 
 /**
  * Lists the connections that are open now, in no order. O(connections): a million take tens of
@@ -3314,6 +3545,17 @@ int32_t portcullis_engine_drops(const struct portcullis_engine *engine,
                                 uint64_t *counts,
                                 size_t capacity,
                                 size_t *count);
+
+/**
+ * Bytes of the packets dropped since the start, by reason, as `portcullis_engine_drops`.
+ *
+ * Undefined unless:
+ * `counts` has room for `capacity` numbers, `count` is NULL or points to room for one.
+ */
+int32_t portcullis_engine_dropped_bytes(const struct portcullis_engine *engine,
+                                        uint64_t *counts,
+                                        size_t capacity,
+                                        size_t *count);
 
 /**
  * What each rule did since the start, over all workers and judges: rules that decided of a packet at

@@ -24,6 +24,7 @@ pub mod capture;
 pub mod event;
 pub mod recorder;
 
+pub mod analyse;
 pub mod connections;
 pub mod explain;
 pub mod observe;

@@ -229,6 +229,80 @@ pub unsafe extern "C" fn portcullis_recorder_read(
     })
 }
 
+/// What a recorder did since the start. All counts are exact: of each class of things that happened, those
+/// read and those `lost` are how many there were; of those read some are `sampled_out` or `left_out`, and of
+/// the others there are records. Set `struct_size` first.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct portcullis_recorded {
+    /// `sizeof(portcullis_recorded)`.
+    pub struct_size: usize,
+    /// Connections whose start was read.
+    pub started: u64,
+    /// Connections whose end was read.
+    pub ended: u64,
+    /// Packets of which it was read that they were denied.
+    pub denied_packets: u64,
+    /// Other things read: connections that changed, packets that stand alone.
+    pub others: u64,
+    /// Things lost before they could be read: starts, denied packets, ends, changes, packets alone.
+    pub lost: [u64; 5],
+    /// Things (denials: packets) that are of no record because only a sample is recorded.
+    pub sampled_out: u64,
+    /// Things (denials: packets) that are of no record because `keep` leaves them out.
+    pub left_out: u64,
+    /// Records of starts, ends, changes and packets that stand alone: one each.
+    pub records: u64,
+    /// Records of connections that last.
+    pub updates: u64,
+    /// Records of denials, each of which sums up some.
+    pub denied_records: u64,
+    /// Denied packets in those.
+    pub denied_recorded: u64,
+    /// Denied packets that wait to be recorded.
+    pub denied_waiting: u64,
+    /// Records that there was no room for (`capacity`).
+    pub records_lost: u64,
+}
+
+// SAFETY: `repr(C)`, the size first, integers only.
+unsafe impl Growable for portcullis_recorded {
+    const FIRST: usize = size_of::<Self>();
+}
+
+/// What a recorder did since the start.
+///
+/// # Safety
+/// `out` points to a struct whose `struct_size` is set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_recorder_recorded(
+    recorder: *const portcullis_recorder,
+    out: *mut portcullis_recorded,
+) -> i32 {
+    handle::with::<Desk>(recorder, |held| {
+        let seat = held.object.seat()?;
+        let now = seat.recorder.recorded().now();
+        let value = portcullis_recorded {
+            struct_size: 0,
+            started: now.started,
+            ended: now.ended,
+            denied_packets: now.denied_packets,
+            others: now.others,
+            lost: now.lost,
+            sampled_out: now.sampled_out,
+            left_out: now.left_out,
+            records: now.records,
+            updates: now.updates,
+            denied_records: now.denied_records,
+            denied_recorded: now.denied_recorded,
+            denied_waiting: now.denied_waiting,
+            records_lost: seat.records.lost(),
+        };
+        // SAFETY: by this function's contract.
+        unsafe { raw::write_growable(out, value) }
+    })
+}
+
 /// Records everything that is there, due or not, such as denials that are still summed up: at the end,
 /// before the last reading.
 #[unsafe(no_mangle)]

@@ -8,6 +8,7 @@ use portcullis_core::dataplane::reason::Reason;
 use crate::engine::{Managed, portcullis_engine};
 use crate::handle;
 use crate::raw::{self, Growable};
+use crate::status::Failure;
 use crate::types::PORTCULLIS_NO_RULE;
 
 /// Numbers since the start, over all workers and judges. Set `struct_size` first.
@@ -52,6 +53,15 @@ pub struct portcullis_totals {
     pub staged_allows: u64,
     /// Of these, allowed now and denied by the staged policies.
     pub staged_denies: u64,
+    /// Copies that switches made of packets for several interfaces: packets received and copied are
+    /// forwarded or dropped.
+    pub copied: u64,
+    /// Copies sent to the mirror port.
+    pub mirrored: u64,
+    /// Copies left out because the mirror port could not keep up.
+    pub mirror_lost: u64,
+    /// `events_lost` by what happened: opened, dropped (packets), ended, changed, passed alone.
+    pub events_lost_by_kind: [u64; 5],
 }
 
 /// What one rule let pass and refused since the start. It grows at the end:
@@ -118,6 +128,10 @@ pub unsafe extern "C" fn portcullis_engine_totals(
             staged: totals.staged,
             staged_allows: totals.staged_allows,
             staged_denies: totals.staged_denies,
+            copied: totals.copied,
+            mirrored: totals.mirrored,
+            mirror_lost: totals.mirror_lost,
+            events_lost_by_kind: totals.events_lost_by_kind,
         };
         // SAFETY: by this function's contract.
         unsafe { raw::write_growable(out, value) }
@@ -140,16 +154,44 @@ pub unsafe extern "C" fn portcullis_engine_drops(
 ) -> i32 {
     handle::with::<Managed>(engine, |held| {
         // SAFETY: by this function's contract.
-        let room = unsafe { raw::slice_mut(counts, capacity) }?;
-        let drops = held.object.totals().drops;
-        for (room, reason) in room.iter_mut().zip(Reason::ALL) {
-            let dropped = drops.iter().find(|(known, _)| known == reason);
-            room.write(dropped.map_or(0, |(_, count)| *count));
-        }
-        // SAFETY: by this function's contract.
-        unsafe { raw::write(count, Reason::ALL.len()) };
-        Ok(())
+        unsafe { write_by_reason(&held.object.totals().drops, counts, capacity, count) }
     })
+}
+
+/// Bytes of the packets dropped since the start, by reason, as `portcullis_engine_drops`.
+///
+/// # Safety
+/// `counts` has room for `capacity` numbers, `count` is NULL or points to room for one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_dropped_bytes(
+    engine: *const portcullis_engine,
+    counts: *mut u64,
+    capacity: usize,
+    count: *mut usize,
+) -> i32 {
+    handle::with::<Managed>(engine, |held| {
+        // SAFETY: by this function's contract.
+        unsafe { write_by_reason(&held.object.totals().dropped_bytes, counts, capacity, count) }
+    })
+}
+
+/// # Safety
+/// As the functions that call it.
+unsafe fn write_by_reason(
+    of: &[(Reason, u64)],
+    counts: *mut u64,
+    capacity: usize,
+    count: *mut usize,
+) -> Result<(), Failure> {
+    // SAFETY: by this function's contract.
+    let room = unsafe { raw::slice_mut(counts, capacity) }?;
+    for (room, reason) in room.iter_mut().zip(Reason::ALL) {
+        let found = of.iter().find(|(known, _)| known == reason);
+        room.write(found.map_or(0, |(_, count)| *count));
+    }
+    // SAFETY: by this function's contract.
+    unsafe { raw::write(count, Reason::ALL.len()) };
+    Ok(())
 }
 
 /// What each rule did since the start, over all workers and judges: rules that decided of a packet at

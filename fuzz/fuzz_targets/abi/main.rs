@@ -13,6 +13,7 @@ use portcullis_abi::recorder::{portcullis_recorder, portcullis_recorder_free};
 use handles::{Handles, Picked};
 use input::Input;
 
+mod analyse;
 mod apply;
 mod capture;
 mod connections;
@@ -62,7 +63,7 @@ impl Session<'_> {
     /// One call; the commoner ones are drawn more often.
     fn call(&mut self) {
         let input = &mut self.input;
-        match input.byte() % 46 {
+        match input.byte() % 49 {
             0 => self.new_engine(),
             1 => self.engines.free(input, portcullis_engine_free),
             2 => self.new_judge(),
@@ -95,6 +96,8 @@ impl Session<'_> {
             42 => self.limit(),
             43 => self.mirror(),
             44 => self.restart(),
+            45 | 46 => self.analyse(),
+            47 => self.rule_info(),
             _ => self.event_fd(),
         }
     }

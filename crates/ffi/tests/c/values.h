@@ -24,7 +24,7 @@ static size_t needed;
         }                                                                                          \
     } while (0)
 
-static portcullis_cluster cluster_of(const portcullis_endpoint *endpoints, size_t count) {
+static inline portcullis_cluster cluster_of(const portcullis_endpoint *endpoints, size_t count) {
     portcullis_cluster cluster;
     memset(&cluster, 0, sizeof cluster);
     cluster.struct_size = sizeof cluster;
@@ -35,7 +35,7 @@ static portcullis_cluster cluster_of(const portcullis_endpoint *endpoints, size_
 }
 
 /* web-0 is 10.0.0.1, db-0 is 10.0.0.2 with a port "dns". */
-static void pods(portcullis_endpoint endpoints[2]) {
+static inline void pods(portcullis_endpoint endpoints[2]) {
     static const portcullis_label labels[2] = {{"app", "web"}, {"app", "db"}};
     static portcullis_address addresses[2];
     static const portcullis_named_port dns = {"dns", 17, 5353};
