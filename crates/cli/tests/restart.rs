@@ -10,6 +10,7 @@ mod support;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
@@ -263,12 +264,30 @@ fn a_file_that_cannot_be_written_is_told_and_nothing_else_suffers() {
     let (folder, settings) = (wire.file("state"), wire.file("settings.yaml"));
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(&settings, "state: {file: state/connections, every-seconds: 1}\n").unwrap();
-    let mut run = wire.run(&["--config", &settings]);
+    let control = wire.file("control.sock");
+    let mut run = wire.run(&["--config", &settings, "--control", &control]);
     ready(&mut run, "is not there yet");
+    run.wait_for("control socket");
+    let status = |json: bool| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command.args(["status", "--control", &control]).args(json.then_some("--json"));
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    let state =
+        || serde_json::from_str::<serde_json::Value>(&status(true)).unwrap()["state"].clone();
     let mut stream = connect(&wire);
+    let until = Instant::now() + Duration::from_secs(10);
+    while state()["saved"] != 1 {
+        assert!(Instant::now() < until, "{}", state());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(state()["saves"].as_u64().unwrap() >= 1 && state()["failed"].is_null(), "{}", state());
     std::fs::remove_dir_all(&folder).unwrap();
     let line = run.wait_for("cannot be saved");
     assert!(line.contains("state/connections") && line.contains("No such file"), "{line}");
+    let text = status(false);
+    assert!(text.contains("cannot be saved: No such file"), "{text}");
+    assert!(state()["failures"].as_u64().unwrap() >= 1, "{}", state());
     assert!(echoes(&mut stream, b"on", PATIENCE));
     // It is there again: so is the file.
     std::fs::create_dir(&folder).unwrap();
@@ -277,6 +296,7 @@ fn a_file_that_cannot_be_written_is_told_and_nothing_else_suffers() {
         assert!(Instant::now() < until);
         std::thread::sleep(Duration::from_millis(50));
     }
+    assert!(state()["failed"].is_null() && status(false).contains("1 saved"), "{}", state());
     assert_eq!(run.terminate(), Some(0));
     run.wait_for("state: 1 connections saved");
 }

@@ -33,6 +33,28 @@ pub(crate) struct Status {
     /// Policies that are judged beside those in force.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) staged: Option<Staged>,
+    /// Connections kept over a restart, if they are.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) state: Option<Kept>,
+}
+
+/// The file that keeps connections over a restart.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Kept {
+    pub(crate) file: String,
+    /// Connections that it gave at the start.
+    pub(crate) restored: u32,
+    /// When it was saved last, in seconds since 1970; 0: not yet.
+    pub(crate) saved_at: f64,
+    /// Connections in it then, and how long that took.
+    pub(crate) saved: u32,
+    pub(crate) save_seconds: f64,
+    pub(crate) saves: u64,
+    pub(crate) failures: u64,
+    /// What went wrong the last time, if that was later than the last success.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) failed: Option<Refusal>,
 }
 
 /// What became of flow records.

@@ -146,7 +146,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         engine.stage(staged)?;
     }
     // All that judges is in force: connections can be.
-    settings.state.restore(&engine, settings.fail);
+    let restored = settings.state.restore(&engine, settings.fail);
     let firewall = Arc::new(Firewall::attach(engine, config)?);
     select_rules(&settings, &firewall)?;
     if let Some(early_drop) = &early_drop {
@@ -158,7 +158,10 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     let observed = Arc::new(observed);
     let flow_thread = FlowThread::start(&firewall, &observed, &settings.flows, opened)?;
     let server = Server::start(&settings.addresses, Arc::clone(&observed))?;
-    let saver = settings.state.keep(firewall.engine())?;
+    let saver = settings.state.keep(firewall.engine(), restored)?;
+    if let Some(saver) = &saver {
+        observed.watch_state(saver.watch());
+    }
 
     let ports: Vec<String> = firewall.ports().iter().map(wires::describe).collect();
     if let Some(why) = firewall.lesser_mode() {

@@ -11,6 +11,7 @@ use portcullis::{Applied, Firewall, RoundTimes, RuleTotals, Totals};
 
 use super::flows::{self, StagedPairs};
 use super::socket::Kind;
+use super::state::Keeping;
 use super::talkers::Talkers;
 use crate::control::status::{
     Clients, Connections, Drop, Events, Flows, Packets, Policy, Port, Queue, Refusal, Staged,
@@ -32,6 +33,7 @@ pub(super) struct Observed {
     flows: Mutex<Option<FlowCounts>>,
     hub: Mutex<Option<Hub>>,
     staged: Mutex<StagedPairs>,
+    state: Mutex<Option<Keeping>>,
     /// Records that the live view did not get.
     missed: AtomicU64,
 }
@@ -64,6 +66,7 @@ impl Observed {
             flows: Mutex::default(),
             hub: Mutex::default(),
             staged: Mutex::default(),
+            state: Mutex::default(),
             missed: AtomicU64::new(0),
         }
     }
@@ -127,6 +130,11 @@ impl Observed {
     /// A queue for the records that are kept from now on; `None` before records are made.
     pub(super) fn follow(&self, capacity: usize) -> Option<Subscription> {
         lock(&self.hub).as_ref().map(|hub| hub.subscribe(capacity))
+    }
+
+    /// Says what keeps connections over a restart.
+    pub(super) fn watch_state(&self, keeping: Keeping) {
+        *lock(&self.state) = Some(keeping);
     }
 
     /// Says that other policies are staged now.
@@ -202,6 +210,7 @@ impl Observed {
             metrics,
             flows: self.flows(),
             staged: self.staged(&totals),
+            state: lock(&self.state).as_ref().map(Keeping::now),
         }
     }
 

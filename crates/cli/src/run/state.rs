@@ -6,14 +6,16 @@ use std::io::{self, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use portcullis::Engine;
 use portcullis::dataplane::connection::Windows;
 use portcullis::dataplane::port::xdp::FailureMode;
 use serde::Deserialize;
 
+use crate::control::status::{Kept, Refusal};
 use crate::output::Refused;
 
 /// What the settings say of it.
@@ -64,9 +66,9 @@ impl State {
 
     /// Takes the connections of the file into the engine, which nothing flows through yet, and says
     /// what came of it. Whatever is wrong with the file: then there are none, and connections from
-    /// before are refused as any unknown ones.
-    pub(super) fn restore(&self, engine: &Engine, failure: FailureMode) {
-        let Some(file) = &self.file else { return };
+    /// before are refused as any unknown ones. Answers how many there are.
+    pub(super) fn restore(&self, engine: &Engine, failure: FailureMode) -> u32 {
+        let Some(file) = &self.file else { return 0 };
         let shown = file.display();
         // Failure mode open lets packets pass that nobody sees while this is away.
         let windows = match failure {
@@ -76,75 +78,131 @@ impl State {
         let opened = match open(file) {
             Ok(Some(opened)) => opened,
             Ok(None) => {
-                return println!("state: {shown} is not there yet: no connections restored");
+                println!("state: {shown} is not there yet: no connections restored");
+                return 0;
             }
             Err(why) => return refuse(file, &why),
         };
         match engine.restore_connections(windows, &mut BufReader::new(opened)) {
-            Ok(done) => println!(
-                "state: {} connections restored from {shown}, saved {:.1} s ago; {} left out",
-                done.restored,
-                done.age.as_secs_f64(),
-                done.left_out
-            ),
+            Ok(done) => {
+                println!(
+                    "state: {} connections restored from {shown}, saved {:.1} s ago; {} left out",
+                    done.restored,
+                    done.age.as_secs_f64(),
+                    done.left_out
+                );
+                done.restored
+            }
             Err(error) => refuse(file, &error.to_string()),
         }
     }
 
-    /// Begins to save.
+    /// Begins to save, after so many connections were restored.
     ///
     /// # Errors
     /// No thread is to be had.
-    pub(super) fn keep(&self, engine: &Engine) -> Result<Option<Saver>, Refused> {
+    pub(super) fn keep(&self, engine: &Engine, restored: u32) -> Result<Option<Saver>, Refused> {
         let Some(file) = self.file.clone() else { return Ok(None) };
         let every =
             (self.every_seconds > 0).then(|| Duration::from_secs(self.every_seconds.into()));
-        Ok(Some(Saver::start(engine.clone(), file, every)?))
+        Ok(Some(Saver::start(engine.clone(), file, restored, every)?))
     }
 }
 
-fn refuse(file: &Path, why: &str) {
+fn refuse(file: &Path, why: &str) -> u32 {
     eprintln!("error: state file {}: {why}", file.display());
     eprintln!("note: no connections restored; those from before are refused until they open anew");
+    0
+}
+
+/// The file and what became of it, for who saves and who reports.
+#[derive(Clone)]
+pub(super) struct Keeping {
+    engine: Engine,
+    path: Arc<Path>,
+    kept: Arc<Mutex<Kept>>,
+}
+
+impl Keeping {
+    /// How it stands.
+    pub(super) fn now(&self) -> Kept {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Saves once, and says what is wrong unless it was wrong the last time already.
+    fn save(&self) -> io::Result<u32> {
+        let began = Instant::now();
+        let saved = save(&self.engine, &self.path);
+        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let at = at.as_secs_f64();
+        let mut kept = self.lock();
+        match &saved {
+            Ok(count) => {
+                (kept.saved, kept.saved_at, kept.failed) = (*count, at, None);
+                kept.save_seconds = began.elapsed().as_secs_f64();
+                kept.saves += 1;
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if kept.failed.as_ref().is_none_or(|failed| failed.error != error) {
+                    eprintln!(
+                        "error: state file {}: cannot be saved: {error}",
+                        self.path.display()
+                    );
+                }
+                kept.failed = Some(Refusal { at, error });
+                kept.failures += 1;
+            }
+        }
+        saved
+    }
 }
 
 /// Saves connections, on a thread of its own.
 pub(super) struct Saver {
-    engine: Engine,
-    file: PathBuf,
+    keeping: Keeping,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Saver {
-    fn start(engine: Engine, file: PathBuf, every: Option<Duration>) -> io::Result<Self> {
+    fn start(
+        engine: Engine,
+        file: PathBuf,
+        restored: u32,
+        every: Option<Duration>,
+    ) -> io::Result<Self> {
+        let shown = file.display().to_string();
+        let kept = Arc::new(Mutex::new(Kept { file: shown, restored, ..Kept::default() }));
+        let keeping = Keeping { engine, path: file.into(), kept };
         let (stop, stopped) = channel();
-        let (of_thread, path) = (engine.clone(), file.clone());
+        let of_thread = keeping.clone();
         let thread = every.map(|every| {
-            let save = move || {
-                let mut told = String::new();
+            let work = move || {
                 while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
-                    let why =
-                        save(&of_thread, &path).err().map_or(String::new(), |e| e.to_string());
-                    // What lasts is told once.
-                    if !why.is_empty() && why != told {
-                        eprintln!("error: state file {}: cannot be saved: {why}", path.display());
-                    }
-                    told = why;
+                    // It has said and noted what is wrong.
+                    let _ = of_thread.save();
                 }
             };
-            std::thread::Builder::new().name("state".into()).spawn(save)
+            std::thread::Builder::new().name("state".into()).spawn(work)
         });
-        Ok(Self { engine, file, stop: Some(stop), thread: thread.transpose()? })
+        Ok(Self { keeping, stop: Some(stop), thread: thread.transpose()? })
+    }
+
+    /// How it stands, for others.
+    pub(super) fn watch(&self) -> Keeping {
+        self.keeping.clone()
     }
 
     /// Saves a last time: after the workers have stopped, so that nothing is missing.
     pub(super) fn finish(mut self) {
         self.end();
-        let shown = self.file.display();
-        match save(&self.engine, &self.file) {
-            Ok(count) => println!("state: {count} connections saved to {shown}"),
-            Err(error) => eprintln!("error: state file {shown}: cannot be saved: {error}"),
+        if let Ok(count) = self.keeping.save() {
+            println!("state: {count} connections saved to {}", self.keeping.path.display());
         }
     }
 

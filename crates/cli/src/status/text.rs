@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use portcullis::dataplane::reason::Reason;
 
-use crate::control::status::{Flows, Policy, Port, Staged, Status};
+use crate::control::status::{Flows, Kept, Policy, Port, Staged, Status};
 use crate::output;
 
 /// Everything, in as many lines as it takes.
@@ -93,8 +93,37 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
     if let Some(of) = &status.flows {
         flows(text, of)?;
     }
-    match &status.staged {
-        Some(of) => staged(text, of),
+    if let Some(of) = &status.staged {
+        staged(text, of)?;
+    }
+    match &status.state {
+        Some(of) => state(text, of),
+        None => Ok(()),
+    }
+}
+
+fn state(text: &mut String, kept: &Kept) -> std::fmt::Result {
+    write!(
+        text,
+        "state       {}: {} connections restored",
+        kept.file,
+        count(kept.restored.into())
+    )?;
+    if kept.saves > 0 {
+        write!(
+            text,
+            "; {} saved {} in {:.1} ms",
+            count(kept.saved.into()),
+            ago(kept.saved_at),
+            kept.save_seconds * 1000.0
+        )?;
+    }
+    writeln!(text)?;
+    match &kept.failed {
+        Some(failed) => {
+            let what = output::yellow("cannot be saved:");
+            writeln!(text, "  {what} {} ({})", failed.error, ago(failed.at))
+        }
         None => Ok(()),
     }
 }

@@ -51,6 +51,7 @@ fn status(second: u64) -> Status {
         metrics: Clients::default(),
         flows: None,
         staged: None,
+        state: None,
     }
 }
 

@@ -54,6 +54,7 @@ impl Collector for Snapshot {
         self.policy(&mut families)?;
         flows::flows(&self.status, &mut families)?;
         flows::staged(&self.status, &mut families)?;
+        self.state(&mut families)?;
         self.health(&mut families)
     }
 }
@@ -221,6 +222,23 @@ impl Snapshot {
             f64::from(u8::from(policy.refused.is_some())),
         )?;
         families.counter("policy_refusals", "Documents that were refused", policy.refusals)
+    }
+
+    fn state(&self, families: &mut Families<'_>) -> Result<(), Error> {
+        let Some(kept) = &self.status.state else { return Ok(()) };
+        families.gauge(
+            "state_restored_connections",
+            "Connections that the state file gave at the start",
+            kept.restored.into(),
+        )?;
+        families.gauge(
+            "state_saved_timestamp_seconds",
+            "When connections were saved last, since 1970; 0: not yet",
+            kept.saved_at,
+        )?;
+        families.gauge("state_saved_connections", "Connections saved then", kept.saved.into())?;
+        families.counter("state_saves", "Times that connections were saved", kept.saves)?;
+        families.counter("state_failures", "Times that this failed", kept.failures)
     }
 
     fn health(&self, families: &mut Families<'_>) -> Result<(), Error> {

@@ -41,6 +41,7 @@ fn status() -> Status {
         metrics: Clients::default(),
         flows: Some(status::Flows { log: Some(status::FlowLog::default()), ..Default::default() }),
         staged: Some(status::Staged::default()),
+        state: Some(status::Kept { saves: 3, failures: 1, saved_at: 5.5, ..Default::default() }),
     }
 }
 
