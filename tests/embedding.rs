@@ -486,6 +486,14 @@ fn connections_are_restored_and_judged_by_what_is_in_force() {
     assert_eq!((judgement.verdict, judgement.state), (Verdict::Allow, State::Established));
     let rule = open.rule(judgement.rule).expect("a rule of this process");
     assert_eq!(rule.policy.name.to_string(), "NetworkPolicy/shop/web-to-db");
+    // Whoever reads records hears of it, with the names of this process.
+    let mut events = Vec::new();
+    open.events(|event| events.push(event));
+    let kinds: Vec<FlowKind> = events.iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, [FlowKind::Dropped, FlowKind::Changed]);
+    assert_eq!(events[1].policy, "NetworkPolicy/shop/web-to-db");
+    assert_eq!(events[1].from.name(), Some(("shop", "web-0")), "who opened it");
+    assert_eq!(events[1].to.name(), Some(("shop", "db-0")));
 
     let closed = prepared(&WEB_TO_DB.replace("5432", "5433"));
     let judgement = judge_one(&mut closed.judge(), &middle);
