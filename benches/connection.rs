@@ -42,7 +42,6 @@ fn probe(flow: u32, version: Version) -> Probe {
 fn table(flows: u32, version: Version) -> Table {
     let mut config = Config::default();
     config.capacity = flows as usize;
-    config.attribute = false;
     let table = Table::new(config).expect("address space");
     for flow in 0..flows {
         open(&table, Time::default(), &probe(flow, version));

@@ -57,12 +57,11 @@ fn lane(config: Config) -> Lane {
     Lane::new(engine)
 }
 
-fn config(attribute: bool) -> Config {
+fn config() -> Config {
     let mut config = Config::default();
     config.connections.capacity = 1 << 20;
     // The frames are from the middle of connections.
     config.connections.pick_up = true;
-    config.connections.attribute = attribute;
     config
 }
 
@@ -93,14 +92,13 @@ fn judge_all(lane: &mut Lane, now: Time, frames: &[[u8; 64]]) -> usize {
 
 fn known(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("judge");
-    for (flows, attribute) in [(1000, true), (1000, false), (100_000, true), (100_000, false)] {
-        let mut lane = lane(config(attribute));
+    for flows in [1000, 100_000] {
+        let mut lane = lane(config());
         let frames = of_flows(flows);
         let now = Time::default();
         assert_eq!(judge_all(&mut lane, now, &frames), frames.len());
-        let name = if attribute { "known, attributed" } else { "known" };
         group.throughput(Throughput::Elements(frames.len() as u64));
-        group.bench_function(BenchmarkId::new(name, flows), |bencher| {
+        group.bench_function(BenchmarkId::new("known", flows), |bencher| {
             bencher.iter(|| judge_all(&mut lane, now, &frames));
         });
         assert_eq!(lane.counters().dropped_total(), 0);
@@ -110,7 +108,7 @@ fn known(criterion: &mut Criterion<CpuTime>) {
 /// Every packet opens a connection; connections are forgotten between rounds, off the clock.
 fn new(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("judge");
-    let mut lane = lane(config(true));
+    let mut lane = lane(config());
     let frames = of_flows(FRAMES as u32);
     let mut now = Time::default();
     group.throughput(Throughput::Elements(frames.len() as u64));
@@ -174,7 +172,7 @@ fn forward(criterion: &mut Criterion<CpuTime>) {
         let frames = frames.iter().filter_map(|frame| pool.take_with(frame));
         let wheel = Arc::new(Mutex::new(frames.collect::<VecDeque<_>>()));
         let config = worker::Config::default();
-        let mut worker = Worker::new(config, lane(self::config(false))).expect("descriptors");
+        let mut worker = Worker::new(config, lane(self::config())).expect("descriptors");
         let ports = [Carousel(Arc::clone(&wheel)), Carousel(wheel)].map(Box::new);
         let [a, b] = ports;
         worker.add(Wire::new("carousel", a, b, pool)).expect("descriptors");

@@ -1,13 +1,13 @@
 //! The connection table against its slow twin, and under the hands of several threads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use portcullis_dataplane::clock::Time;
 use portcullis_dataplane::connection::{
-    Config, Connection, Direction, Ended, Grant, Key, Limits, OnFull, OnPolicyChange, Probe,
-    Protocol, Segment, Settled, SimpleTable, Table, Tracked,
+    Config, Connection, Direction, Ended, Grant, Key, KeyV4, KeyV6, Limits, OnFull, OnPolicyChange,
+    Probe, Protocol, Segment, Settled, SimpleTable, Table, Tracked,
 };
 use portcullis_dataplane::packet::{
     SctpChunks, SctpHeader, TcpFlags, TcpHeader, Tuple, Version, protocol,
@@ -272,6 +272,62 @@ fn a_full_table_holds_every_connection_within_its_bytes() {
     for client in 0..COUNT {
         let settled = open(&table, 50_000, &datagram(Version::V4, client + COUNT), 1);
         assert!(matches!(settled, Settled::Opened { .. }), "{client}: {settled:?}");
+    }
+}
+
+proptest! {
+    /// Tables of any size, filled, emptied and filled again with others: what was there is forgotten,
+    /// what found no room in its bucket is found, in batches of any length.
+    #[test]
+    fn look_ups_without_lock_find_exactly_what_is_there(
+        capacity in 1..600usize,
+        waves in proptest::collection::vec((0..1200u32, 0..600u32), 1..6),
+        batch in 1..100usize,
+        v6: bool,
+    ) {
+        let version = if v6 { Version::V6 } else { Version::V4 };
+        let mut config = Config::default();
+        config.capacity = capacity;
+        let table = Table::new(config).unwrap();
+        let mut there = HashSet::new();
+        for (wave, (first, count)) in waves.into_iter().enumerate() {
+            // A datagram without answer lives for 30 seconds: every second wave finds the one before.
+            let now = wave as u64 * 20_000;
+            table.expire(at(now), usize::MAX, |ended| assert!(there.remove(&ended.key)));
+            for client in first..first + count {
+                let probe = datagram(version, client);
+                if matches!(open(&table, now, &probe, 1), Settled::Opened { .. }) {
+                    prop_assert!(there.insert(probe.key));
+                }
+            }
+            let keys: Vec<_> = (0..2000).map(|client| datagram(version, client).key).collect();
+            let mut found = vec![false; keys.len()];
+            for (keys, found) in keys.chunks(batch).zip(found.chunks_mut(batch)) {
+                if v6 {
+                    let keys: Vec<_> = keys.iter().map(KeyV6::new).collect();
+                    table.contains_v6(&keys, found);
+                } else {
+                    let keys: Vec<_> = keys.iter().map(KeyV4::new).collect();
+                    table.contains_v4(&keys, found);
+                }
+            }
+            for (key, found) in keys.iter().zip(found) {
+                prop_assert_eq!(found, there.contains(key), "{:?}", key);
+            }
+            prop_assert_eq!(table.len(), there.len());
+        }
+    }
+
+    #[test]
+    fn packed_keys_come_out_as_they_went_in(
+        a: u128, b: u128, ends: [u16; 3], protocol: u8,
+    ) {
+        let [a_port, b_port, zone] = ends;
+        let key = Key { a, b, a_port, b_port, zone, protocol, version: Version::V6 };
+        prop_assert_eq!(KeyV6::new(&key).key(), key);
+        let (a, b) = (u128::from(a as u32), u128::from(b as u32));
+        let key = Key { a, b, version: Version::V4, ..key };
+        prop_assert_eq!(KeyV4::new(&key).key(), key);
     }
 }
 

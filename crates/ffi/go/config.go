@@ -69,9 +69,6 @@ type Config struct {
 	// VirtualClock lets the engine's clock stand still until [Engine.SetTime] moves it. For replays and
 	// simulations.
 	VirtualClock bool
-	// NoAttribution does not count packets of known connections by rule, and gives them no rule in
-	// captures, which saves a cache line a packet.
-	NoAttribution bool
 	// TCPTimeout and UDPTimeout are after how long an idle connection is forgotten: 2 h 4 min and, of
 	// UDP that goes both ways, 3 min unless set. In whole milliseconds, at most 49 days.
 	TCPTimeout, UDPTimeout time.Duration
@@ -175,7 +172,6 @@ func (config *Config) c(a *arena) (*C.portcullis_engine_config, error) {
 		denied_burst:                  C.uint32_t(config.DeniedBurst),
 		reject_denied:                 flag(config.RejectDenied),
 		virtual_clock:                 flag(config.VirtualClock),
-		no_attribution:                flag(config.NoAttribution),
 		half_open_in_all:              C.uint32_t(config.HalfOpenInAll),
 		fragmented_packets:            C.uint32_t(config.Fragments.Packets),
 		fragmented_packets_per_source: C.uint32_t(config.Fragments.PacketsPerSource),

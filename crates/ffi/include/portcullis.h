@@ -719,14 +719,9 @@ typedef struct portcullis_engine_config {
    */
   uint8_t virtual_clock;
   /**
-   * 1: packets of known connections are not counted by rule and have no rule in captures, which saves
-   * a cache line a packet.
+   * Zeros.
    */
-  uint8_t no_attribution;
-  /**
-   * Zero.
-   */
-  uint8_t reserved;
+  uint8_t reserved[2];
   /**
    * TCP connections at a time whose handshake is not finished, of all identities together.
    */

@@ -85,11 +85,8 @@ pub struct portcullis_engine_config {
     /// 1: the clock of the engine stands still until `portcullis_engine_set_time` moves it. For replays
     /// and simulations.
     pub virtual_clock: u8,
-    /// 1: packets of known connections are not counted by rule and have no rule in captures, which saves
-    /// a cache line a packet.
-    pub no_attribution: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// Zeros.
+    pub reserved: [u8; 2],
     /// TCP connections at a time whose handshake is not finished, of all identities together.
     pub half_open_in_all: u32,
     /// Milliseconds after which a TCP SYN without answer is forgotten; 20 s unless set, as all below.
@@ -200,8 +197,7 @@ impl portcullis_engine_config {
         denied_burst: 0,
         reject_denied: 0,
         virtual_clock: 0,
-        no_attribution: 0,
-        reserved: 0,
+        reserved: [0; 2],
         half_open_in_all: 0,
         tcp_syn_sent_timeout_ms: 0,
         tcp_syn_received_timeout_ms: 0,
@@ -279,7 +275,6 @@ impl portcullis_engine_config {
         rejects.burst = set(self.reject_burst).unwrap_or(rejects.burst);
         self.read_timeouts(&mut pipeline.connections.timeouts);
         self.read_fragments(&mut pipeline.fragments)?;
-        pipeline.connections.attribute = !flag(self.no_attribution)?;
         // SAFETY: by this function's contract.
         for tunnel in unsafe { raw::slice(self.tunnels, self.tunnel_count) }? {
             let opened = tunnel.read().and_then(|opened| {
@@ -313,7 +308,7 @@ impl portcullis_engine_config {
         if let Some(clock) = &clock {
             config.clock = Arc::clone(clock) as _;
         }
-        if self.reserved != 0 {
+        if self.reserved != [0; 2] {
             return Err(PORTCULLIS_BAD_SIZE.into());
         }
         Ok((config, clock))

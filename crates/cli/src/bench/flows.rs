@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use portcullis::dataplane::clock::Time;
 use portcullis::dataplane::connection::{
-    Config, Grant, Key, Probe, Segment, Settled, Table, Tracked,
+    Config, Grant, Key, KeyV4, KeyV6, Probe, Segment, Settled, Table, Tracked,
 };
 use portcullis::dataplane::packet::{TcpFlags, TcpHeader, Tuple, Version, protocol};
 use portcullis::dataplane::reason::Reason;
@@ -32,9 +32,6 @@ pub(crate) struct Args {
     /// IPv6 connections instead of IPv4
     #[arg(long)]
     ipv6: bool,
-    /// Attribute each packet to the rule that allowed its connection
-    #[arg(long)]
-    attribute: bool,
 }
 
 #[derive(Serialize)]
@@ -65,7 +62,6 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
     let flows = distinct(args.connections as usize, version, &mut random);
     let mut config = Config::default();
     config.capacity = flows.len();
-    config.attribute = args.attribute;
     let table = Table::new(config)
         .map_err(|error| Refused::from(format!("error: {} connections: {error}", flows.len())))?;
 
@@ -90,20 +86,17 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         picks(flows.len(), args.zipf, &mut random).map(|n| Pick::of(&flows[n as usize])).collect();
     let batch = args.batch as usize;
 
-    let mut keys = Vec::with_capacity(batch);
-    let mut found = vec![false; batch];
-    let mut hits = 0;
-    let lookup = median_of_five(trace.len(), || {
-        for picks in trace.chunks(batch) {
-            keys.clear();
-            keys.extend(picks.iter().map(|pick| Key::of(&pick.tuple(version)).0));
-            table.contains(&keys, &mut found);
-            hits += found[..keys.len()].iter().filter(|found| **found).count();
+    let key = |pick: &Pick| Key::of(&pick.tuple(version)).0;
+    let lookup = match version {
+        Version::V4 => {
+            let key = |pick: &Pick| KeyV4::new(&key(pick));
+            look_up(&trace, batch, key, |keys, found| table.contains_v4(keys, found))
         }
-    });
-    if hits != trace.len() * 6 {
-        return Err(Refused::from(format!("error: {hits} of {} look-ups hit", trace.len() * 6)));
-    }
+        Version::V6 => {
+            let key = |pick: &Pick| KeyV6::new(&key(pick));
+            look_up(&trace, batch, key, |keys, found| table.contains_v6(keys, found))
+        }
+    }?;
 
     let mut probes = Vec::with_capacity(batch);
     let mut tracked = vec![Tracked::Invalid(Reason::NoPolicy); batch];
@@ -144,6 +137,30 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Refused> {
         bytes_per_connection: bytes as f64 / flows.len() as f64,
     })?;
     Ok(Outcome::Done)
+}
+
+/// Times the question whether the connections of `trace` are there, with keys made of it batch by batch.
+fn look_up<K>(
+    trace: &[Pick],
+    batch: usize,
+    key: impl Fn(&Pick) -> K,
+    contains: impl Fn(&[K], &mut [bool]),
+) -> Result<Timing, Refused> {
+    let mut keys = Vec::with_capacity(batch);
+    let mut found = vec![false; batch];
+    let mut hits = 0;
+    let timing = median_of_five(trace.len(), || {
+        for picks in trace.chunks(batch) {
+            keys.clear();
+            keys.extend(picks.iter().map(&key));
+            contains(&keys, &mut found);
+            hits += found[..keys.len()].iter().filter(|found| **found).count();
+        }
+    });
+    if hits != trace.len() * 6 {
+        return Err(Refused::from(format!("error: {hits} of {} look-ups hit", trace.len() * 6)));
+    }
+    Ok(timing)
 }
 
 /// First sequence numbers of both ends.

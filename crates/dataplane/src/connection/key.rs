@@ -27,6 +27,44 @@ pub struct Key {
     pub version: Version,
 }
 
+/// The key of an IPv4 connection in 16 bytes, as the table keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(align(16))]
+pub struct KeyV4(pub(super) [u64; 2]);
+
+/// The key of an IPv6 connection in 40 bytes, as the table keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeyV6(pub(super) [u64; 5]);
+
+impl KeyV4 {
+    /// Of a key whose version is [`Version::V4`]: of each address the lowest 32 bits.
+    #[inline(always)]
+    pub const fn new(key: &Key) -> Self {
+        Self([key.a as u32 as u64 | (key.b as u32 as u64) << 32, key.ends()])
+    }
+
+    /// The key.
+    pub const fn key(&self) -> Key {
+        Key::from_ends(self.0[1], self.0[0] as u32 as u128, (self.0[0] >> 32) as u128, Version::V4)
+    }
+}
+
+impl KeyV6 {
+    /// Of a key whose version is [`Version::V6`].
+    #[inline(always)]
+    pub const fn new(key: &Key) -> Self {
+        let (a, b) = (key.a, key.b);
+        Self([a as u64, (a >> 64) as u64, b as u64, (b >> 64) as u64, key.ends()])
+    }
+
+    /// The key.
+    pub const fn key(&self) -> Key {
+        let [a, a_high, b, b_high, ends] = self.0;
+        let a = a as u128 | (a_high as u128) << 64;
+        Key::from_ends(ends, a, b as u128 | (b_high as u128) << 64, Version::V6)
+    }
+}
+
 /// The direction of a packet in terms of its [`Key`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -117,6 +155,28 @@ impl Key {
         match direction {
             Direction::AToB => tuple,
             Direction::BToA => tuple.reversed(),
+        }
+    }
+
+    /// All but the addresses, and a bit that keeps any key from being all zeros, as empty memory is.
+    #[inline(always)]
+    const fn ends(&self) -> u64 {
+        1 << 63
+            | self.a_port as u64
+            | (self.b_port as u64) << 16
+            | (self.zone as u64) << 32
+            | (self.protocol as u64) << 48
+    }
+
+    const fn from_ends(word: u64, a: u128, b: u128, version: Version) -> Self {
+        Self {
+            a,
+            b,
+            a_port: word as u16,
+            b_port: (word >> 16) as u16,
+            zone: (word >> 32) as u16,
+            protocol: (word >> 48) as u8,
+            version,
         }
     }
 

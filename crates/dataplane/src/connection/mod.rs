@@ -10,7 +10,7 @@ pub mod table;
 pub mod tcp;
 pub mod timeout;
 
-pub use key::{Direction, Key, Probe, Role, Segment};
+pub use key::{Direction, Key, KeyV4, KeyV6, Probe, Role, Segment};
 pub use limit::{Limits, Rate, Tokens};
 pub use simple::SimpleTable;
 pub use snapshot::{RestoreError, Restored, Windows};
@@ -60,9 +60,6 @@ pub struct Config {
     pub on_full: OnFull,
     /// Limits of each identity.
     pub limits: Limits,
-    /// Whether packets of known connections are attributed to the rule and the identities that
-    /// allowed these: for replays, captures and counters by rule. Costs one more cache line a packet.
-    pub attribute: bool,
 }
 
 impl Default for Config {
@@ -74,7 +71,6 @@ impl Default for Config {
             pick_up: false,
             on_full: OnFull::default(),
             limits: Limits::default(),
-            attribute: true,
         }
     }
 }

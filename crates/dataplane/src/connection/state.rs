@@ -126,6 +126,7 @@ impl Connection {
     ///
     /// # Errors
     /// The probe may not open one.
+    #[inline(always)]
     pub fn open(
         probe: &Probe,
         now: u32,

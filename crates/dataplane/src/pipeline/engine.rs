@@ -191,10 +191,8 @@ impl Engine {
     /// Limits how many packets pass, from now on and with full buckets; packets beyond are dropped
     /// ([`crate::reason::Reason::RateLimit`]). [`RateLimits::default`] limits nothing.
     ///
-    /// Rules and identities are those that [`super::Judgement`] names, so packets of known
-    /// connections are limited only if connections are attributed
-    /// ([`connection::Config::attribute`]); the pieces of a packet after its first never are. A
-    /// bucket costs each of its packets two divisions and an atomic exchange.
+    /// Rules and identities are those that [`super::Judgement`] names; the pieces of a packet after its
+    /// first are never limited. A bucket costs each of its packets two divisions and an atomic exchange.
     pub fn limit_rates(&self, limits: RateLimits) {
         self.rates.store(Buckets::new(limits).map(Arc::new));
     }

@@ -271,15 +271,14 @@ static void settings(void) {
     config.proof_threads = 5000;
     STATUS(PORTCULLIS_BAD_VALUE, portcullis_engine_new(&config, &engine));
     config.proof_threads = 2;
-    config.reserved = 1;
+    config.reserved[1] = 1;
     STATUS(PORTCULLIS_BAD_SIZE, portcullis_engine_new(&config, &engine));
-    config.reserved = 0;
+    config.reserved[1] = 0;
     config.fragmented_packets = 1 << 21;
     STATUS(PORTCULLIS_BAD_VALUE, portcullis_engine_new(&config, &engine));
     config.fragmented_packets = 16;
     config.fragment_bytes = 4096;
     config.virtual_clock = 1;
-    config.no_attribution = 1;
     config.tcp_syn_sent_timeout_ms = 1000;
     config.half_open_in_all = 1;
     OK(portcullis_engine_new(&config, &engine));

@@ -2,7 +2,8 @@
 //!
 //! A bucket is one cache line: twelve tags of 8 bits, twelve slot numbers, a lock bit and the number
 //! of connections that belong here but found no room and stand in one of the following buckets.
-//! Readers take no lock: a tag that matches is only a hint, the slot itself tells.
+//! Readers take no lock: a tag that matches is only a hint, the key itself tells. An empty place names
+//! slot 0, which never holds a connection.
 //!
 //! | word | |
 //! |---|---|
@@ -11,7 +12,7 @@
 //! | 2 .. 8 | slot numbers, two a word |
 
 use super::memory::Zeroed;
-use super::sync::{AtomicU32, AtomicU64, Ordering, acquire};
+use super::sync::{AtomicU32, AtomicU64, Ordering, acquire_if};
 
 /// Slots that a bucket can name.
 pub(super) const WIDTH: usize = 12;
@@ -60,6 +61,12 @@ impl Iterator for Matches {
 }
 
 impl Matches {
+    /// The first place; the last one of the bucket if there is none.
+    #[inline(always)]
+    pub(super) fn first(self) -> usize {
+        (self.0 | 1 << (WIDTH - 1)).trailing_zeros() as usize
+    }
+
     /// Of twelve tags in two words. Exact: an empty place may still name a slot, and must not be
     /// taken for a place that names it.
     #[inline(always)]
@@ -101,7 +108,8 @@ impl Bucket {
     /// Waits for the lock and takes it.
     #[inline]
     pub(super) fn lock(&self) -> LockedBucket<'_> {
-        acquire(&self.tags[1], LOCK);
+        // Nothing is needed, so the answer is never `None`.
+        let _ = acquire_if(&self.tags[1], LOCK, 0);
         LockedBucket(self)
     }
 }
@@ -127,6 +135,7 @@ impl LockedBucket<'_> {
     #[inline]
     pub(super) fn clear(&self, place: usize) {
         self.set_tag(place, 0);
+        self.0.slots[place].store(0, Ordering::Relaxed);
     }
 
     /// Places whose tag is `tag`.

@@ -8,8 +8,8 @@ use super::sync::{AtomicU32, AtomicU64, Ordering};
 /// Stacks, so that workers rarely meet at one.
 const STACKS: usize = if cfg!(loom) { 1 } else { 16 };
 
-/// The free slots of a table. A head is the number of the top slot plus one (0: empty) and a count
-/// of changes, which keeps a slow `pop` from putting back an old head (the ABA problem).
+/// The free slots of a table. A head is the number of the top slot (0, which is nobody's: empty) and a
+/// count of changes, which keeps a slow `pop` from putting back an old head (the ABA problem).
 #[derive(Debug)]
 pub(super) struct Free {
     heads: [CachePadded<AtomicU64>; STACKS],
@@ -20,24 +20,19 @@ impl Free {
     pub(super) fn new() -> Self {
         Self {
             heads: std::array::from_fn(|_| CachePadded::new(AtomicU64::new(0))),
-            fresh: AtomicU32::new(0),
+            fresh: AtomicU32::new(1),
         }
     }
 
-    /// Slots that were ever used: all others are untouched memory.
+    /// Slots that were ever used, and slot 0: all others are untouched memory.
     pub(super) fn used(&self) -> usize {
         self.fresh.load(Ordering::Relaxed) as usize
     }
 
     /// Takes a free slot, of those near `hint` if possible. O(1). `fetch` is told which slot the same
     /// stack will give next: whoever opens that connection should find its memory in the cache.
-    pub(super) fn pop<S: Slot>(
-        &self,
-        slots: &[S],
-        hint: u64,
-        fetch: impl Fn(usize),
-    ) -> Option<u32> {
-        let first = hint as usize % STACKS;
+    pub(super) fn pop(&self, slots: &[Slot], hint: usize, fetch: impl Fn(u32)) -> Option<u32> {
+        let first = hint % STACKS;
         if let Some(slot) = self.pop_from(slots, first, &fetch) {
             return Some(slot);
         }
@@ -50,12 +45,12 @@ impl Free {
     }
 
     /// Gives a slot back. Nobody else may hold it.
-    pub(super) fn push<S: Slot>(&self, slots: &[S], slot: u32) {
+    pub(super) fn push(&self, slots: &[Slot], slot: u32) {
         let head = &self.heads[slot as usize / 64 % STACKS];
         let mut old = head.load(Ordering::Relaxed);
         loop {
             link(&slots[slot as usize]).store(old & 0xffff_ffff, Ordering::Relaxed);
-            let new = changed(old, u64::from(slot) + 1);
+            let new = changed(old, slot.into());
             match head.compare_exchange_weak(old, new, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(actual) => old = actual,
@@ -63,11 +58,14 @@ impl Free {
         }
     }
 
-    fn pop_from<S: Slot>(&self, slots: &[S], stack: usize, fetch: &impl Fn(usize)) -> Option<u32> {
+    fn pop_from(&self, slots: &[Slot], stack: usize, fetch: &impl Fn(u32)) -> Option<u32> {
         let head = &self.heads[stack];
         let mut old = head.load(Ordering::Acquire);
         loop {
-            let slot = (old as u32).checked_sub(1)?;
+            let slot = old as u32;
+            if slot == 0 {
+                return None;
+            }
             // Another worker may have taken the slot and written into it: then the head changed.
             let next = link(&slots[slot as usize]).load(Ordering::Relaxed) & 0xffff_ffff;
             match head.compare_exchange_weak(
@@ -77,9 +75,8 @@ impl Free {
                 Ordering::Acquire,
             ) {
                 Ok(_) => {
-                    if let Some(next) = (next as usize).checked_sub(1) {
-                        fetch(next);
-                    }
+                    // Of slot 0 too, if it was the last: that does no harm.
+                    fetch(next as u32);
                     return Some(slot);
                 }
                 Err(actual) => old = actual,

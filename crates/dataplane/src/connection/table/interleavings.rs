@@ -4,14 +4,15 @@
 use loom::sync::Arc;
 use loom::thread;
 
-use super::part::{Inserted, Part};
-use super::slot::{KeyWords, Slot, SlotV4};
+use super::part::{Inserted, Part, Spot};
 use crate::connection::state::{Connection, Grant, Protocol, Traffic};
-use crate::connection::{Direction, Key};
+use crate::connection::{Direction, Key, KeyV4};
 use crate::packet::Version;
 use crate::verdict::RuleId;
 
-const HASH: u64 = 1;
+fn spot(part: &Part<KeyV4>) -> Spot {
+    part.spot(1)
+}
 
 /// Interleavings with at most this many preemptions: nearly all mistakes need no more (Musuvathi,
 /// Qadeer 2007), and all of them would take days.
@@ -22,12 +23,12 @@ fn model(test: impl Fn() + Send + Sync + 'static) {
     builder.check(test);
 }
 
-fn part(capacity: usize) -> Arc<Part<SlotV4>> {
+fn part(capacity: usize) -> Arc<Part<KeyV4>> {
     Arc::new(Part::new(capacity).unwrap())
 }
 
-fn key(number: u16) -> KeyWords {
-    SlotV4::pack_key(&Key {
+fn key(number: u16) -> KeyV4 {
+    KeyV4::new(&Key {
         a: 1,
         b: 2,
         a_port: number,
@@ -52,21 +53,21 @@ fn connection(number: u16) -> Connection {
     }
 }
 
-fn insert(part: &Part<SlotV4>, number: u16) -> Inserted {
-    part.insert(&key(number), HASH, &connection(number))
+fn insert(part: &Part<KeyV4>, number: u16) -> Inserted {
+    part.insert(&key(number), spot(part), &connection(number))
 }
 
 /// What a look-up finds is whole, and belongs to the key that was asked for.
-fn look(part: &Part<SlotV4>, number: u16) -> bool {
-    let Some((_, locked)) = part.find(&key(number), HASH) else { return false };
+fn look(part: &Part<KeyV4>, number: u16) -> bool {
+    let Some((_, locked)) = part.find(&key(number), spot(part)) else { return false };
     assert_eq!(locked.read(), connection(number));
     true
 }
 
-fn remove(part: &Part<SlotV4>, number: u16) -> bool {
-    let Some((index, locked)) = part.find(&key(number), HASH) else { return false };
+fn remove(part: &Part<KeyV4>, number: u16) -> bool {
+    let Some((index, locked)) = part.find(&key(number), spot(part)) else { return false };
     drop(locked);
-    match part.remove(&key(number), HASH, index, |_| true) {
+    match part.remove(&key(number), spot(part), index, |_| true) {
         Some(removed) => {
             assert_eq!(removed, connection(number));
             true
@@ -147,11 +148,11 @@ fn loom_packets_of_both_directions_are_all_counted() {
     model(|| {
         let part = part(1);
         insert(&part, 2);
-        let count = |part: &Part<SlotV4>| {
-            let (_, mut locked) = part.find(&key(2), HASH).unwrap();
+        let count = |part: &Part<KeyV4>| {
+            let (_, mut locked) = part.find(&key(2), spot(part)).unwrap();
             let mut connection = locked.read();
             connection.traffic[0].packets += 1;
-            locked.write(&key(2), &connection);
+            locked.write(&connection);
         };
         let other = {
             let part = part.clone();
@@ -159,7 +160,7 @@ fn loom_packets_of_both_directions_are_all_counted() {
         };
         count(&part);
         other.join().unwrap();
-        let (_, locked) = part.find(&key(2), HASH).unwrap();
+        let (_, locked) = part.find(&key(2), spot(&part)).unwrap();
         assert_eq!(locked.read().traffic[0].packets, 4);
     });
 }

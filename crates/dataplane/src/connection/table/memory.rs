@@ -48,7 +48,11 @@ mod mapped {
         pub(in super::super) fn new(len: usize) -> std::io::Result<Self> {
             let too_large = || std::io::Error::from(std::io::ErrorKind::OutOfMemory);
             let bytes = len.checked_mul(size_of::<T>()).ok_or_else(too_large)?.max(1);
-            let mapped = bytes.checked_add(HUGE).ok_or_else(too_large)?;
+            // Whole huge pages, so that the end of the array gets one too; and one to align the start.
+            let whole =
+                if bytes >= HUGE { bytes.checked_next_multiple_of(HUGE) } else { Some(bytes) };
+            let whole = whole.ok_or_else(too_large)?;
+            let mapped = whole.checked_add(HUGE).ok_or_else(too_large)?;
             // Miri knows no other flags.
             let lazy = if cfg!(miri) { 0 } else { libc::MAP_NORESERVE };
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | lazy;
@@ -61,13 +65,14 @@ mod mapped {
                 _ => return Err(std::io::Error::last_os_error()),
             };
             let skip = mapping.align_offset_to(HUGE);
-            // SAFETY: `skip` is less than HUGE, by which the mapping is longer than the array.
+            // SAFETY: `skip` is less than HUGE, by which the mapping is longer than `whole`, which is at
+            // least the array.
             let start = unsafe { mapping.cast::<u8>().add(skip) }.cast::<T>();
             #[cfg(not(miri))]
             if bytes >= HUGE {
                 // SAFETY: the range lies within the mapping; the advice changes no contents.
                 // Without huge pages everything works, only slower.
-                let _ = unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
+                let _ = unsafe { libc::madvise(start.as_ptr().cast(), whole, libc::MADV_HUGEPAGE) };
             }
             Ok(Self { start, len, mapping, mapped })
         }

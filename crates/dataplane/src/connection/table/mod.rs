@@ -1,9 +1,9 @@
 //! The connection table: shared by all workers, so that both directions of a connection meet
 //! wherever the network card puts them.
 //!
-//! A look-up costs two cache lines, fetched for a whole batch at once: one bucket of the index
-//! (module `bucket`), which no reader locks, and the connection itself (module `slot`), locked by
-//! one bit while a packet is taken into account. Insertions and removals lock one bucket. Nothing
+//! A packet costs three cache lines, fetched for a whole batch at once: one bucket of the index
+//! (module `bucket`), which no reader locks, the key (module `packed`), and the state of the
+//! connection (module `slot`), locked by one bit while the packet is taken into account. Insertions and removals lock one bucket. Nothing
 //! waits for longer than such a lock is held: some tens of nanoseconds.
 //!
 //! Hashes are keyed with random numbers (ahash), because attackers choose 5-tuples.
@@ -17,6 +17,7 @@ mod free;
 #[cfg(all(test, loom))]
 mod interleavings;
 mod memory;
+mod packed;
 mod part;
 mod slot;
 mod sweep;
@@ -25,17 +26,31 @@ mod sync;
 use super::limit::Quotas;
 use super::state::{Connection, Grant};
 use super::tcp::Step;
-use super::{Config, Direction, Ended, Key, OnFull, OnPolicyChange, Probe, Settled, Tracked};
+use super::{
+    Config, Direction, Ended, Key, KeyV4, KeyV6, OnFull, OnPolicyChange, Probe, Settled, Tracked,
+};
 use crate::clock::Time;
 use crate::packet::Version;
 use crate::reason::Reason;
 
-use part::{Guess, Inserted, Part};
-use slot::{KeyWords, Locked, Slot, SlotV4, SlotV6};
+use packed::Packed;
+use part::{Guess, Inserted, Part, Spot};
+use slot::Locked;
 use sync::{AtomicU64, Ordering};
 
 /// Probes that are looked up together.
 const BATCH: usize = 64;
+
+/// One half-open connection in the word of occupancy.
+const HALF_OPEN: u64 = 1 << 32;
+
+/// One connection in the word of occupancy.
+const fn weight(half_open: bool) -> u64 {
+    if half_open { 1 | HALF_OPEN } else { 1 }
+}
+
+/// Keys that are looked up together where nothing else is to be fetched.
+const LOOKUPS: usize = 32;
 
 /// How often an insertion is tried again because another worker was faster.
 const TRIES: usize = 4;
@@ -45,31 +60,57 @@ const TRIES: usize = 4;
 pub struct Table {
     config: Config,
     hasher: ahash::RandomState,
-    v4: Part<SlotV4>,
-    v6: Part<SlotV6>,
-    len: AtomicU64,
-    half_open: AtomicU64,
+    v4: Part<KeyV4>,
+    v6: Part<KeyV6>,
+    /// Connections in the low half, half-open ones among them in the high half: both
+    /// change in one step.
+    occupancy: AtomicU64,
     evicted: AtomicU64,
     quotas: Quotas,
     sweep: sweep::Cursor,
 }
 
 /// A probe as the table sees it.
-#[derive(Clone, Copy, Default)]
-struct Lookup {
-    key: KeyWords,
-    hash: u64,
+#[derive(Clone, Copy)]
+struct Lookup<K: Packed> {
+    key: K,
+    spot: Spot,
 }
 
 /// Where to look for a probe's connection.
 #[derive(Clone, Copy)]
 struct Place {
-    hash: u64,
+    spot: Spot,
     guess: Guess,
 }
 
+/// Some of the members of a batch: a bit for each.
+#[derive(Clone, Copy, Default)]
+struct Few(u64);
+
+const _: () = assert!(BATCH <= 64 && LOOKUPS <= 64);
+
+impl Few {
+    /// Member `n` is one if `is`.
+    #[inline(always)]
+    fn note(&mut self, n: usize, is: bool) {
+        self.0 |= u64::from(is) << n;
+    }
+}
+
+impl Iterator for Few {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        let first = self.0.trailing_zeros() as usize;
+        self.0 &= self.0.wrapping_sub(1);
+        (first < 64).then_some(first)
+    }
+}
+
 impl Place {
-    const NOWHERE: Self = Self { hash: 0, guess: Guess::NOWHERE };
+    const NOWHERE: Self = Self { spot: Spot::NOWHERE, guess: Guess::NOWHERE };
 }
 
 /// What a look at a locked connection finds.
@@ -83,7 +124,7 @@ enum Found {
 
 impl Table {
     /// An empty table. Address space is taken at once, memory when it is first used: 7 bytes of index
-    /// for each connection of the capacity, 88 bytes for each IPv4 and 128 for each IPv6 connection.
+    /// for each connection of the capacity, 88 bytes for each IPv4 and 112 for each IPv6 connection.
     ///
     /// # Errors
     /// The kernel has not enough memory to promise.
@@ -94,8 +135,7 @@ impl Table {
             hasher: ahash::RandomState::new(),
             v4: Part::new(capacity)?,
             v6: Part::new(capacity)?,
-            len: AtomicU64::new(0),
-            half_open: AtomicU64::new(0),
+            occupancy: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             quotas: Quotas::new(config.limits),
             sweep: sweep::Cursor::default(),
@@ -104,7 +144,7 @@ impl Table {
 
     /// Number of connections.
     pub fn len(&self) -> usize {
-        self.len.load(Ordering::Relaxed) as usize
+        self.occupancy.load(Ordering::Relaxed) as u32 as usize
     }
 
     /// Whether there is none.
@@ -119,7 +159,7 @@ impl Table {
 
     /// TCP connections and SCTP associations whose handshake is not finished.
     pub fn half_open(&self) -> usize {
-        self.half_open.load(Ordering::Relaxed) as usize
+        (self.occupancy.load(Ordering::Relaxed) >> 32) as usize
     }
 
     /// Connections that had to go because the table was full, since it was made.
@@ -145,10 +185,11 @@ impl Table {
         let mut waiting = [0u64; 4];
         for (probes, out) in probes.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
             let mut places = [Place::NOWHERE; BATCH];
-            self.prefetch(probes.iter().map(|probe| &probe.key), &mut places);
+            self.prefetch(probes, &mut places);
             for ((probe, place), out) in probes.iter().zip(&places).zip(out) {
-                let bit = 1 << (place.hash & 63);
-                let word = &mut waiting[(place.hash >> 6 & 3) as usize];
+                let bits = place.spot.low_bits();
+                let bit = 1 << (bits & 63);
+                let word = &mut waiting[bits >> 6 & 3];
                 let waits = *word & bit != 0;
                 *out = match probe.key.version {
                     Version::V4 => self.track_one(&self.v4, now, generation, probe, place, waits),
@@ -162,59 +203,87 @@ impl Table {
     }
 
     /// Whether connections with these keys are in the table, expired ones included; `found[n]` for
-    /// `keys[n]`. Takes no lock and changes nothing.
-    pub fn contains(&self, keys: &[Key], found: &mut [bool]) {
-        for (keys, found) in keys.chunks(BATCH).zip(found.chunks_mut(BATCH)) {
-            let mut places = [Place::NOWHERE; BATCH];
-            self.prefetch(keys.iter(), &mut places);
-            for ((key, Place { hash, guess }), found) in keys.iter().zip(&places).zip(found) {
-                *found = match key.version {
-                    Version::V4 => self.v4.contains(*guess, &SlotV4::pack_key(key), *hash),
-                    Version::V6 => self.v6.contains(*guess, &SlotV6::pack_key(key), *hash),
-                };
+    /// `keys[n]`. Takes no lock and changes nothing; what comes or goes meanwhile may be missed or
+    /// found.
+    ///
+    /// Cost: two cache lines a key, fetched for 64 keys at once.
+    pub fn contains_v4(&self, keys: &[KeyV4], found: &mut [bool]) {
+        self.contains(&self.v4, keys, found);
+    }
+
+    /// As [`Self::contains_v4`], for IPv6.
+    pub fn contains_v6(&self, keys: &[KeyV6], found: &mut [bool]) {
+        self.contains(&self.v6, keys, found);
+    }
+
+    #[inline(always)]
+    fn contains<K: Packed>(&self, part: &Part<K>, keys: &[K], found: &mut [bool]) {
+        for (keys, found) in keys.chunks(LOOKUPS).zip(found.chunks_mut(LOOKUPS)) {
+            let (mut spots, mut guesses) = ([Spot::NOWHERE; LOOKUPS], [Guess::NOWHERE; LOOKUPS]);
+            for (key, spot) in keys.iter().zip(&mut spots) {
+                *spot = part.spot(key.hash(&self.hasher));
+                part.prefetch_bucket(*spot);
+            }
+            for (spot, guess) in spots[..keys.len()].iter().zip(&mut guesses) {
+                *guess = part.guess(*spot);
+                part.prefetch_key(*guess);
+            }
+            let mut wrong = Few::default();
+            for (n, ((key, guess), found)) in keys.iter().zip(&guesses).zip(&mut *found).enumerate()
+            {
+                *found = part.confirms(*guess, key);
+                wrong.note(n, !*found);
+            }
+            for n in wrong {
+                part.prefetch_further(spots[n]);
+            }
+            for n in wrong {
+                found[n] = part.contains(&keys[n], spots[n]);
             }
         }
     }
 
-    /// Fetches what looking up a batch of keys will touch, and leaves where that is.
+    /// Fetches what looking up a batch of probes will touch, and leaves where that is.
     #[inline(always)]
-    fn prefetch<'a>(
-        &self,
-        keys: impl Iterator<Item = &'a Key> + Clone,
-        places: &mut [Place; BATCH],
-    ) {
-        for (key, place) in keys.clone().zip(&mut *places) {
+    fn prefetch(&self, probes: &[Probe], places: &mut [Place; BATCH]) {
+        for (Probe { key, .. }, place) in probes.iter().zip(&mut *places) {
             match key.version {
                 Version::V4 => {
-                    place.hash = self.hash::<SlotV4>(&SlotV4::pack_key(key));
-                    self.v4.prefetch_bucket(place.hash);
+                    place.spot = self.v4.spot(KeyV4::new(key).hash(&self.hasher));
+                    self.v4.prefetch_bucket(place.spot);
                 }
                 Version::V6 => {
-                    place.hash = self.hash::<SlotV6>(&SlotV6::pack_key(key));
-                    self.v6.prefetch_bucket(place.hash);
+                    place.spot = self.v6.spot(KeyV6::new(key).hash(&self.hasher));
+                    self.v6.prefetch_bucket(place.spot);
                 }
             }
         }
-        for (key, place) in keys.zip(places) {
-            place.guess = match key.version {
-                Version::V4 => self.v4.guess(place.hash, self.config.attribute),
-                Version::V6 => self.v6.guess(place.hash, self.config.attribute),
-            };
+        for (probe, place) in probes.iter().zip(places) {
+            match probe.key.version {
+                Version::V4 => {
+                    place.guess = self.v4.guess(place.spot);
+                    self.v4.prefetch(place.guess);
+                }
+                Version::V6 => {
+                    place.guess = self.v6.guess(place.spot);
+                    self.v6.prefetch(place.guess);
+                }
+            }
         }
     }
 
     #[inline(always)]
-    fn track_one<S: Slot>(
+    fn track_one<K: Packed>(
         &self,
-        part: &Part<S>,
+        part: &Part<K>,
         now: u32,
         generation: u32,
         probe: &Probe,
         place: &Place,
         waits: bool,
     ) -> Tracked {
-        let key = S::pack_key(&probe.key);
-        let Some((_, mut locked)) = part.find_guessed(place.guess, &key, place.hash) else {
+        let key = K::pack(&probe.key);
+        let Some((_, mut locked)) = part.find_guessed(place.guess, &key, place.spot) else {
             return Tracked::Judge { opened: probe.direction };
         };
         if waits {
@@ -241,23 +310,26 @@ impl Table {
         ended: &mut Option<Ended>,
     ) -> Settled {
         let now = now.as_millis() as u32;
-        let case = Case { now, generation, probe, opened, decision, lookup: self.look(&probe.key) };
+        let case = Case { now, generation, probe, opened, decision };
         match probe.key.version {
             Version::V4 => self.settle_in(&self.v4, &case, ended),
             Version::V6 => self.settle_in(&self.v6, &case, ended),
         }
     }
 
-    fn settle_in<S: Slot>(
+    fn settle_in<K: Packed>(
         &self,
-        part: &Part<S>,
+        part: &Part<K>,
         case: &Case<'_>,
         ended: &mut Option<Ended>,
     ) -> Settled {
+        let lookup = self.lookup(part, K::pack(&case.probe.key));
         for _ in 0..TRIES {
-            let settled = match part.find(&case.lookup.key, case.lookup.hash) {
-                Some((index, locked)) => self.settle_known(part, case, index, locked, ended),
-                None => self.settle_new(part, case, ended),
+            let settled = match part.find(&lookup.key, lookup.spot) {
+                Some((index, locked)) => {
+                    self.settle_known(part, case, &lookup, index, locked, ended)
+                }
+                None => self.settle_new(part, case, &lookup, ended),
             };
             if let Some(settled) = settled {
                 return settled;
@@ -267,12 +339,13 @@ impl Table {
     }
 
     /// Settles a packet whose connection is in the table. `None`: it changed; look again.
-    fn settle_known<S: Slot>(
+    fn settle_known<K: Packed>(
         &self,
-        part: &Part<S>,
+        part: &Part<K>,
         case: &Case<'_>,
+        lookup: &Lookup<K>,
         index: u32,
-        mut locked: Locked<'_, S>,
+        mut locked: Locked<'_>,
         ended: &mut Option<Ended>,
     ) -> Option<Settled> {
         let Case { now, generation, probe, .. } = *case;
@@ -298,8 +371,8 @@ impl Table {
                 Err(reason) => {
                     let old = locked.generation();
                     drop(locked);
-                    let same = |locked: &Locked<'_, S>| locked.generation() == old;
-                    let connection = self.remove(part, &case.lookup, index, same)?;
+                    let same = |locked: &Locked<'_>| locked.generation() == old;
+                    let connection = self.remove(part, lookup, index, same)?;
                     *ended = Some(Ended { key: probe.key, connection });
                     Some(Settled::Dropped(reason))
                 }
@@ -324,7 +397,7 @@ impl Table {
                 }
                 self.opens(connection.half_open());
                 self.closes(over.half_open());
-                locked.write(&case.lookup.key, &connection);
+                locked.write(&connection);
                 *ended = Some(Ended { key: probe.key, connection: over });
                 Some(Settled::Opened { grant })
             }
@@ -332,18 +405,21 @@ impl Table {
     }
 
     /// Settles a packet whose connection is not in the table. `None`: it is now; look again.
-    fn settle_new<S: Slot>(
+    fn settle_new<K: Packed>(
         &self,
-        part: &Part<S>,
+        part: &Part<K>,
         case: &Case<'_>,
+        lookup: &Lookup<K>,
         ended: &mut Option<Ended>,
     ) -> Option<Settled> {
         if case.opened != case.probe.direction {
             return Some(Settled::Again { opened: case.probe.direction });
         }
-        let connection = match self.opening(case) {
+        // Borrowed, not moved: copying what was just written in pieces would wait for these.
+        let opening = self.opening(case);
+        let connection = match &opening {
             Ok(connection) => connection,
-            Err(reason) => return Some(Settled::Dropped(reason)),
+            Err(reason) => return Some(Settled::Dropped(*reason)),
         };
         let grant = connection.grant;
         let half_open = connection.half_open();
@@ -353,17 +429,15 @@ impl Table {
         if let Err(reason) = self.quotas.open(grant.source, half_open, case.now) {
             return Some(Settled::Dropped(reason));
         }
-        self.opens(half_open);
-        let inserted = if self.make_room(case.now, ended) {
-            part.insert(&case.lookup.key, case.lookup.hash, &connection)
+        let inserted = if self.make_room(case.now, half_open, ended) {
+            part.insert(&lookup.key, lookup.spot, connection)
         } else {
             Inserted::Full
         };
         if matches!(inserted, Inserted::Done) {
             return Some(Settled::Opened { grant });
         }
-        self.len.fetch_sub(1, Ordering::Relaxed);
-        self.closes(half_open);
+        self.occupancy.fetch_sub(weight(half_open), Ordering::Relaxed);
         self.quotas.end(grant.source, half_open);
         match inserted {
             Inserted::Full => Some(Settled::Dropped(Reason::TableFull)),
@@ -377,12 +451,13 @@ impl Table {
     #[inline]
     fn too_many_half_open(&self, half_open: bool) -> bool {
         let limit = self.config.limits.half_open_in_all.filter(|_| half_open);
-        limit.is_some_and(|limit| self.half_open.load(Ordering::Relaxed) >= u64::from(limit))
+        limit.is_some_and(|limit| self.half_open() >= limit as usize)
     }
 
-    /// Counts one more connection; if that is too many, another may have to go. `false`: no room.
-    fn make_room(&self, now: u32, ended: &mut Option<Ended>) -> bool {
-        if self.len.fetch_add(1, Ordering::Relaxed) < self.config.capacity as u64 {
+    /// Counts one more connection, before it can be seen in the table, so that whoever finishes its
+    /// handshake finds it counted; if that is too many, another may have to go. `false`: no room.
+    fn make_room(&self, now: u32, half_open: bool, ended: &mut Option<Ended>) -> bool {
+        if self.count(half_open) {
             return true;
         }
         match self.config.on_full {
@@ -412,13 +487,7 @@ impl Table {
 
     /// Takes a packet into account, unless the connection is over or must be judged.
     #[inline(always)]
-    fn step<S: Slot>(
-        &self,
-        locked: &mut Locked<'_, S>,
-        now: u32,
-        generation: u32,
-        probe: &Probe,
-    ) -> Found {
+    fn step(&self, locked: &mut Locked<'_>, now: u32, generation: u32, probe: &Probe) -> Found {
         let before = locked.protocol();
         let timeout = before.timeout(probe.key.protocol, &self.config.timeouts);
         if super::state::idle(now, locked.seen()) >= timeout {
@@ -440,8 +509,7 @@ impl Table {
                         self.quotas.finish(locked.grant().source);
                     }
                 }
-                let attribute = self.config.attribute;
-                Found::Member(if attribute { locked.grant() } else { Grant::default() })
+                Found::Member(locked.grant())
             }
             Step::Reopen => Found::Replaceable,
             Step::Invalid(reason) => Found::Invalid(reason),
@@ -451,28 +519,26 @@ impl Table {
     /// Puts a connection into the table that exists already, elsewhere or before; `false` if there is
     /// no room or the key is known.
     pub(super) fn adopt(&self, key: &Key, connection: &Connection) -> bool {
-        if self.len.fetch_add(1, Ordering::Relaxed) >= self.config.capacity as u64 {
-            self.len.fetch_sub(1, Ordering::Relaxed);
+        let half_open = connection.half_open();
+        if !self.count(half_open) {
+            self.occupancy.fetch_sub(weight(half_open), Ordering::Relaxed);
             return false;
         }
-        self.opens(connection.half_open());
-        let lookup = self.look(key);
         let inserted = match key.version {
-            Version::V4 => self.v4.insert(&lookup.key, lookup.hash, connection),
-            Version::V6 => self.v6.insert(&lookup.key, lookup.hash, connection),
+            Version::V4 => self.insert(&self.v4, key, connection),
+            Version::V6 => self.insert(&self.v6, key, connection),
         };
         let done = matches!(inserted, Inserted::Done);
         if done {
-            self.quotas.adopt(connection.grant.source, connection.half_open());
+            self.quotas.adopt(connection.grant.source, half_open);
         } else {
-            self.len.fetch_sub(1, Ordering::Relaxed);
-            self.closes(connection.half_open());
+            self.occupancy.fetch_sub(weight(half_open), Ordering::Relaxed);
         }
         done
     }
 
     /// A connection judged anew may be another identity's now.
-    fn transfer<S: Slot>(&self, locked: &Locked<'_, S>, grant: &Grant) {
+    fn transfer(&self, locked: &Locked<'_>, grant: &Grant) {
         let (old, half_open) = (locked.grant().source, locked.protocol().half_open());
         if self.quotas.active() && old != grant.source {
             self.quotas.end(old, half_open);
@@ -481,51 +547,50 @@ impl Table {
     }
 
     /// Takes a connection out.
-    fn remove<S: Slot>(
+    fn remove<K: Packed>(
         &self,
-        part: &Part<S>,
-        lookup: &Lookup,
+        part: &Part<K>,
+        lookup: &Lookup<K>,
         index: u32,
-        condition: impl FnOnce(&Locked<'_, S>) -> bool,
+        condition: impl FnOnce(&Locked<'_>) -> bool,
     ) -> Option<Connection> {
-        let connection = part.remove(&lookup.key, lookup.hash, index, condition)?;
-        self.len.fetch_sub(1, Ordering::Relaxed);
-        self.closes(connection.half_open());
+        let connection = part.remove(&lookup.key, lookup.spot, index, condition)?;
+        self.occupancy.fetch_sub(weight(connection.half_open()), Ordering::Relaxed);
         self.quotas.end(connection.grant.source, connection.half_open());
         Some(connection)
     }
 
-    /// A connection comes into the table, half-open or not. Counted before it can be seen there, so
-    /// that whoever finishes its handshake finds it counted.
+    /// Counts one more connection; whether there is room for it.
+    #[inline]
+    fn count(&self, half_open: bool) -> bool {
+        let before = self.occupancy.fetch_add(weight(half_open), Ordering::Relaxed);
+        (before as u32 as usize) < self.config.capacity
+    }
+
+    /// A connection that was there becomes half-open, or takes the place of one that was not.
     #[inline]
     fn opens(&self, half_open: bool) {
         if half_open {
-            self.half_open.fetch_add(1, Ordering::Relaxed);
+            self.occupancy.fetch_add(HALF_OPEN, Ordering::Relaxed);
         }
     }
 
-    /// A half-open connection is finished, or gone.
+    /// A half-open connection is finished, or another takes its place.
     #[inline]
     fn closes(&self, half_open: bool) {
         if half_open {
-            self.half_open.fetch_sub(1, Ordering::Relaxed);
+            self.occupancy.fetch_sub(HALF_OPEN, Ordering::Relaxed);
         }
     }
 
-    fn look(&self, key: &Key) -> Lookup {
-        match key.version {
-            Version::V4 => self.lookup::<SlotV4>(SlotV4::pack_key(key)),
-            Version::V6 => self.lookup::<SlotV6>(SlotV6::pack_key(key)),
-        }
-    }
-
-    fn lookup<S: Slot>(&self, key: KeyWords) -> Lookup {
-        Lookup { key, hash: self.hash::<S>(&key) }
+    fn insert<K: Packed>(&self, part: &Part<K>, key: &Key, connection: &Connection) -> Inserted {
+        let Lookup { key, spot } = self.lookup(part, K::pack(key));
+        part.insert(&key, spot, connection)
     }
 
     #[inline(always)]
-    fn hash<S: Slot>(&self, key: &KeyWords) -> u64 {
-        if S::KEY == 2 { self.hasher.hash_one((key[0], key[1])) } else { self.hasher.hash_one(key) }
+    fn lookup<K: Packed>(&self, part: &Part<K>, key: K) -> Lookup<K> {
+        Lookup { key, spot: part.spot(key.hash(&self.hasher)) }
     }
 }
 
@@ -536,5 +601,4 @@ struct Case<'a> {
     probe: &'a Probe,
     opened: Direction,
     decision: Result<Grant, Reason>,
-    lookup: Lookup,
 }

@@ -3,37 +3,64 @@
 use super::bucket::Bucket;
 use super::free::Free;
 use super::memory::Array;
-use super::slot::{Cold, KeyWords, Locked, Slot, glance, holds};
+use super::packed::Packed;
+use super::slot::{Carry, Locked, Slot};
 use crate::connection::state::Connection;
 use crate::prefetch::prefetch;
 
-/// Connections to a bucket when the table is full: three quarters of its places.
+/// Connections to a bucket when the table is full. Then about one in 150 finds no room in its own.
 const LOAD: usize = 9;
 
 /// How far from its bucket a connection may stand. At the load above, the chance that no place is
 /// found within that is far below one in a million.
 const REACH: usize = if cfg!(loom) { 2 } else { 31 };
 
-/// Connections of one IP version.
+/// Connections of one IP version. Slot 0 is nobody's, and no key equals what stands there.
 #[derive(Debug)]
-pub(super) struct Part<S: Slot> {
+pub(super) struct Part<K: Packed> {
     buckets: Array<Bucket>,
     /// Buckets that hashes choose from; [`REACH`] more follow.
     homes: u64,
-    pub(super) slots: Array<S>,
-    cold: Array<Cold>,
+    keys: Array<K::Cell>,
+    pub(super) slots: Array<Slot>,
+    carries: Array<Carry>,
     free: Free,
 }
 
-/// Where a connection may be: a slot, or one of the numbers that no slot has.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What a hash says of a connection: the number of its bucket, and below that, in 8 bits, its tag.
+#[derive(Clone, Copy)]
+pub(super) struct Spot(u64);
+
+impl Spot {
+    /// Of nothing.
+    pub(super) const NOWHERE: Self = Self(0);
+
+    /// The bucket.
+    #[inline(always)]
+    fn home(self) -> usize {
+        (self.0 >> 8) as usize
+    }
+
+    /// Never 0, which means "empty".
+    #[inline(always)]
+    fn tag(self) -> u8 {
+        self.0 as u8
+    }
+
+    /// 8 bits that differ between most connections.
+    #[inline(always)]
+    pub(super) fn low_bits(self) -> usize {
+        (self.0 ^ self.0 >> 8) as u8 as usize
+    }
+}
+
+/// The slot where a connection most likely is, if it is there at all.
+#[derive(Clone, Copy)]
 pub(super) struct Guess(u32);
 
 impl Guess {
-    /// There is none.
-    pub(super) const NOWHERE: Self = Self(u32::MAX);
-    /// In another bucket, if anywhere.
-    const ELSEWHERE: Self = Self(u32::MAX - 1);
+    /// The slot that never holds a connection.
+    pub(super) const NOWHERE: Self = Self(0);
 }
 
 /// What became of an insertion.
@@ -46,15 +73,15 @@ pub(super) enum Inserted {
     Full,
 }
 
-impl<S: Slot> Part<S> {
+impl<K: Packed> Part<K> {
     pub(super) fn new(capacity: usize) -> std::io::Result<Self> {
         let homes = capacity.div_ceil(LOAD).max(1);
-        let cold = if S::COLD_ELSEWHERE { capacity } else { 0 };
         Ok(Self {
             buckets: Array::new(homes + REACH)?,
             homes: homes as u64,
-            slots: Array::new(capacity)?,
-            cold: Array::new(cold)?,
+            keys: Array::new(capacity + 1)?,
+            slots: Array::new(capacity + 1)?,
+            carries: Array::new(capacity + 1)?,
             free: Free::new(),
         })
     }
@@ -63,54 +90,74 @@ impl<S: Slot> Part<S> {
     /// does not exist yet.
     pub(super) fn memory_usage(&self) -> usize {
         let used = self.free.used();
-        if used == 0 {
+        if used == 1 {
             return 0;
         }
-        let cold = if S::COLD_ELSEWHERE { size_of::<Cold>() } else { 0 };
-        size_of_val(&*self.buckets) + used * (size_of::<S>() + cold)
+        let each = size_of::<K::Cell>() + size_of::<Slot>() + size_of::<Carry>();
+        size_of_val(&*self.buckets) + used * each
     }
 
-    /// Slots that were ever used.
+    /// Slots that were ever used, and slot 0.
     pub(super) fn used(&self) -> usize {
         self.free.used()
     }
 
-    /// Fetches the bucket of a hash into the cache.
+    /// Where a connection with this hash belongs.
     #[inline(always)]
-    pub(super) fn prefetch_bucket(&self, hash: u64) {
-        prefetch(&self.buckets[self.home(hash)]);
+    pub(super) fn spot(&self, hash: u64) -> Spot {
+        // The upper half of the hash times the number of buckets: no division.
+        let home = ((hash >> 32) * self.homes) >> 32;
+        let tag = u64::from((hash as u8).max(1));
+        Spot(home << 8 | tag)
     }
 
-    /// Looks into the bucket of a hash for the slot that a look-up will most likely end at, and
-    /// fetches that.
+    /// Fetches a connection's bucket into the cache.
     #[inline(always)]
-    pub(super) fn guess(&self, hash: u64, with_cold: bool) -> Guess {
-        let bucket = &self.buckets[self.home(hash)];
-        let (mut matches, distance) = bucket.find(tag(hash));
-        match matches.next() {
-            Some(place) => {
-                let index = bucket.slot(place);
-                self.prefetch(index as usize, with_cold);
-                Guess(index)
-            }
-            None if distance == 0 => Guess::NOWHERE,
-            None => Guess::ELSEWHERE,
+    pub(super) fn prefetch_bucket(&self, spot: Spot) {
+        prefetch(&self.buckets[spot.home()]);
+    }
+
+    /// Looks into a connection's bucket for the slot that a look-up will most likely end at.
+    ///
+    /// Without a branch: one that waits for the bucket and goes wrong would hold up all that follows.
+    #[inline(always)]
+    pub(super) fn guess(&self, spot: Spot) -> Guess {
+        let bucket = &self.buckets[spot.home()];
+        Guess(bucket.slot(bucket.find(spot.tag()).0.first()))
+    }
+
+    /// Fetches the key of a guess.
+    #[inline(always)]
+    pub(super) fn prefetch_key(&self, guess: Guess) {
+        if let Some(cell) = self.keys.get(guess.0 as usize) {
+            K::fetch(cell);
         }
     }
 
-    /// Fetches a slot; its cold part too if asked, or if that lies beside it.
+    /// Fetches key and state of a slot.
     #[inline(always)]
-    fn prefetch(&self, index: usize, with_cold: bool) {
-        let Some(slot) = self.slots.get(index) else { return };
-        prefetch(slot);
-        if size_of::<S>() > 64 {
-            prefetch(&slot.words()[8]);
+    pub(super) fn prefetch(&self, guess: Guess) {
+        self.prefetch_key(guess);
+        if let Some(slot) = self.slots.get(guess.0 as usize) {
+            prefetch(slot);
         }
-        if with_cold && S::COLD_ELSEWHERE {
-            // Three in eight cross a line.
-            let cold = slot.cold(&self.cold, index);
-            prefetch(cold.first());
-            prefetch(cold.last());
+    }
+
+    /// Whether the guess is right, as far as a look without the lock can tell.
+    #[inline(always)]
+    pub(super) fn confirms(&self, guess: Guess, key: &K) -> bool {
+        self.has(guess.0, key)
+    }
+
+    /// Fetches what looking further will touch, where a guess was wrong.
+    pub(super) fn prefetch_further(&self, spot: Spot) {
+        let bucket = &self.buckets[spot.home()];
+        let (matches, distance) = bucket.find(spot.tag());
+        for place in matches {
+            self.prefetch_key(Guess(bucket.slot(place)));
+        }
+        if distance > 0 {
+            prefetch(&self.buckets[spot.home() + 1]);
         }
     }
 
@@ -120,24 +167,21 @@ impl<S: Slot> Part<S> {
     pub(super) fn find_guessed(
         &self,
         guess: Guess,
-        key: &KeyWords,
-        hash: u64,
-    ) -> Option<(u32, Locked<'_, S>)> {
-        if guess == Guess::NOWHERE {
-            return None;
-        }
-        self.check(guess.0, key).or_else(|| self.find(key, hash))
+        key: &K,
+        spot: Spot,
+    ) -> Option<(u32, Locked<'_>)> {
+        self.check(guess.0, key).or_else(|| self.find(key, spot))
     }
 
     /// The connection with this key, locked, and its slot.
-    pub(super) fn find(&self, key: &KeyWords, hash: u64) -> Option<(u32, Locked<'_, S>)> {
-        let home = self.home(hash);
-        let (mut matches, distance) = self.buckets[home].find(tag(hash));
+    pub(super) fn find(&self, key: &K, spot: Spot) -> Option<(u32, Locked<'_>)> {
+        let home = spot.home();
+        let (mut matches, distance) = self.buckets[home].find(spot.tag());
         let found = matches.find_map(|place| self.check(self.buckets[home].slot(place), key));
         if found.is_some() || distance == 0 {
             return found;
         }
-        self.find_elsewhere(home, distance, key, tag(hash))
+        self.find_elsewhere(home, distance, key, spot.tag())
     }
 
     #[cold]
@@ -145,80 +189,82 @@ impl<S: Slot> Part<S> {
         &self,
         home: usize,
         distance: usize,
-        key: &KeyWords,
+        key: &K,
         tag: u8,
-    ) -> Option<(u32, Locked<'_, S>)> {
+    ) -> Option<(u32, Locked<'_>)> {
         (1..=distance.min(REACH)).find_map(|away| {
             let bucket = &self.buckets[home + away];
             bucket.find(tag).0.find_map(|place| self.check(bucket.slot(place), key))
         })
     }
 
-    /// Whether a connection with this key is there. Takes no lock; see [`Self::find_guessed`].
-    #[inline(always)]
-    pub(super) fn contains(&self, guess: Guess, key: &KeyWords, hash: u64) -> bool {
-        guess != Guess::NOWHERE && (self.names(guess.0, key) || self.search(key, hash))
-    }
-
-    fn search(&self, key: &KeyWords, hash: u64) -> bool {
-        let (home, tag) = (self.home(hash), tag(hash));
+    /// Whether a connection with this key is there. Takes no lock.
+    pub(super) fn contains(&self, key: &K, spot: Spot) -> bool {
+        let (home, tag) = (spot.home(), spot.tag());
         let (_, distance) = self.buckets[home].find(tag);
         (0..=distance.min(REACH)).any(|away| {
             let bucket = &self.buckets[home + away];
-            bucket.find(tag).0.any(|place| self.names(bucket.slot(place), key))
+            bucket.find(tag).0.any(|place| self.has(bucket.slot(place), key))
         })
     }
 
-    /// Whether slot `index` holds `key`, as far as a look without the lock can tell.
+    /// Whether slot `index` has `key`, as far as a look without the lock can tell. A slot that is named
+    /// by the index holds a connection; the key of one that holds a connection does not change.
     #[inline(always)]
-    fn names(&self, index: u32, key: &KeyWords) -> bool {
-        let slot = self.slots.get(index as usize);
-        slot.is_some_and(|slot| holds(slot, key) && glance(slot).live)
+    fn has(&self, index: u32, key: &K) -> bool {
+        self.keys.get(index as usize).is_some_and(|cell| key.is_in(cell))
     }
 
     /// Slot `index`, locked, if it holds `key`.
     #[inline(always)]
-    fn check(&self, index: u32, key: &KeyWords) -> Option<(u32, Locked<'_, S>)> {
-        let slot = self.slots.get(index as usize)?;
-        if !holds(slot, key) {
+    fn check(&self, index: u32, key: &K) -> Option<(u32, Locked<'_>)> {
+        if !self.has(index, key) {
             return None;
         }
         // Between the look and the lock the slot may have gone to another connection.
-        let locked = self.lock(index);
-        locked.is(key).then_some((index, locked))
+        let locked = self.lock(index)?;
+        self.has(index, key).then_some((index, locked))
     }
 
-    /// Locks a slot.
+    /// Locks a slot. `None`: it holds no connection.
     #[inline]
-    pub(super) fn lock(&self, index: u32) -> Locked<'_, S> {
-        let slot = &self.slots[index as usize];
-        Locked::new(slot, slot.cold(&self.cold, index as usize))
+    pub(super) fn lock(&self, index: u32) -> Option<Locked<'_>> {
+        Locked::new(&self.slots[index as usize], &self.carries[index as usize])
+    }
+
+    /// The key of a slot, which the caller has locked.
+    pub(super) fn key(&self, index: u32) -> K {
+        K::get(&self.keys[index as usize])
     }
 
     /// Adds a connection. The caller holds no slot.
-    pub(super) fn insert(&self, key: &KeyWords, hash: u64, connection: &Connection) -> Inserted {
-        let fetch = |next| self.prefetch(next, true);
-        let Some(index) = self.free.pop(&self.slots, hash, fetch) else { return Inserted::Full };
-        self.lock(index).write(key, connection);
-        let inserted = self.publish(key, hash, index);
+    pub(super) fn insert(&self, key: &K, spot: Spot, connection: &Connection) -> Inserted {
+        let fetch = |next| self.prefetch(Guess(next));
+        let Some(index) = self.free.pop(&self.slots, spot.low_bits(), fetch) else {
+            return Inserted::Full;
+        };
+        key.put(&self.keys[index as usize]);
+        Locked::fresh(&self.slots[index as usize], &self.carries[index as usize]).write(connection);
+        let inserted = self.publish(key, spot, index);
         if !matches!(inserted, Inserted::Done) {
-            self.lock(index).clear();
+            // Nobody else takes it out: it is in no bucket.
+            if let Some(mut locked) = self.lock(index) {
+                locked.clear();
+            }
             self.free.push(&self.slots, index);
         }
         inserted
     }
 
     /// Names slot `index` in the index.
-    fn publish(&self, key: &KeyWords, hash: u64, index: u32) -> Inserted {
-        let (home_at, tag) = (self.home(hash), tag(hash));
+    fn publish(&self, key: &K, spot: Spot, index: u32) -> Inserted {
+        let (home_at, tag) = (spot.home(), spot.tag());
         let home = self.buckets[home_at].lock();
         // All who insert this key hold this lock, so two cannot miss each other.
         for away in 0..=home.distance().min(REACH) {
             let bucket = &self.buckets[home_at + away];
             let (mut matches, _) = bucket.find(tag);
-            if matches.any(|place| {
-                self.slots.get(bucket.slot(place) as usize).is_some_and(|slot| holds(slot, key))
-            }) {
+            if matches.any(|place| self.has(bucket.slot(place), key)) {
                 return Inserted::Exists;
             }
         }
@@ -242,12 +288,12 @@ impl<S: Slot> Part<S> {
     /// it; answers what it was. The caller holds no slot.
     pub(super) fn remove(
         &self,
-        key: &KeyWords,
-        hash: u64,
+        key: &K,
+        spot: Spot,
         index: u32,
-        condition: impl FnOnce(&Locked<'_, S>) -> bool,
+        condition: impl FnOnce(&Locked<'_>) -> bool,
     ) -> Option<Connection> {
-        let (home_at, tag) = (self.home(hash), tag(hash));
+        let (home_at, tag) = (spot.home(), spot.tag());
         let home = self.buckets[home_at].lock();
         let in_home = home.find(tag).find(|place| home.slot(*place) == index);
         let connection = if let Some(place) = in_home {
@@ -276,28 +322,15 @@ impl<S: Slot> Part<S> {
     /// Empties slot `index` if it holds `key` and `condition` holds. Buckets are locked.
     fn take(
         &self,
-        key: &KeyWords,
+        key: &K,
         index: u32,
-        condition: impl FnOnce(&Locked<'_, S>) -> bool,
+        condition: impl FnOnce(&Locked<'_>) -> bool,
     ) -> Option<Connection> {
-        let mut locked = self.lock(index);
-        if !locked.is(key) || !condition(&locked) {
+        let mut locked = self.lock(index)?;
+        if !self.has(index, key) || !condition(&locked) {
             return None;
         }
         locked.clear();
         Some(locked.read())
     }
-
-    #[inline(always)]
-    fn home(&self, hash: u64) -> usize {
-        // The upper half of the hash times the number of buckets: no division.
-        (((hash >> 32) * self.homes) >> 32) as usize
-    }
-}
-
-/// The tag of a hash: its low byte, but never 0, which means "empty".
-#[inline(always)]
-const fn tag(hash: u64) -> u8 {
-    let tag = hash as u8;
-    if tag == 0 { 255 } else { tag }
 }

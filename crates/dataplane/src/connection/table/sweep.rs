@@ -1,9 +1,10 @@
 //! Expiry without pauses, making room in a full table, and reading out all connections.
 
+use super::Table;
+use super::packed::Packed;
 use super::part::Part;
-use super::slot::{Locked, Slot, glance};
+use super::slot::{Locked, glance};
 use super::sync::{AtomicU64, Ordering};
-use super::{Lookup, Table};
 use crate::clock::Time;
 use crate::connection::state::{Connection, idle};
 use crate::connection::{Ended, Key};
@@ -62,9 +63,9 @@ impl Table {
     }
 
     #[inline]
-    fn expire_one<S: Slot>(
+    fn expire_one<K: Packed>(
         &self,
-        part: &Part<S>,
+        part: &Part<K>,
         at: usize,
         now: u32,
     ) -> Option<(Key, Connection)> {
@@ -80,24 +81,24 @@ impl Table {
     }
 
     /// Takes out the connection in slot `at` if `condition` holds.
-    fn take_if<S: Slot>(
+    fn take_if<K: Packed>(
         &self,
-        part: &Part<S>,
+        part: &Part<K>,
         at: u32,
-        condition: impl Fn(&Key, &Locked<'_, S>) -> bool,
+        condition: impl Fn(&Key, &Locked<'_>) -> bool,
     ) -> Option<(Key, Connection)> {
         let words = {
-            let locked = part.lock(at);
-            let words = locked.key_words();
-            if !locked.live() || !condition(&S::unpack_key(&words), &locked) {
+            let locked = part.lock(at)?;
+            let words = part.key(at);
+            if !condition(&words.unpack(), &locked) {
                 return None;
             }
             words
         };
-        let key = S::unpack_key(&words);
-        let lookup: Lookup = self.lookup::<S>(words);
+        let key = words.unpack();
         // Buckets are locked before slots, so the lock was given up meanwhile: look again.
-        let connection = self.remove(part, &lookup, at, |locked| condition(&key, locked))?;
+        let connection =
+            self.remove(part, &self.lookup(part, words), at, |locked| condition(&key, locked))?;
         Some((key, connection))
     }
 
@@ -136,29 +137,28 @@ impl Table {
         None
     }
 
-    fn victim<S: Slot>(part: &Part<S>, at: usize, now: u32, v4: bool) -> Option<Victim> {
+    fn victim<K: Packed>(part: &Part<K>, at: usize, now: u32, v4: bool) -> Option<Victim> {
         if !glance(&part.slots[at]).live {
             return None;
         }
-        let locked = part.lock(at as u32);
+        let locked = part.lock(at as u32)?;
         let seen = locked.seen();
         let rank = (locked.protocol().expendable(), idle(now, seen));
-        locked.live().then_some(Victim { v4, index: at as u32, seen, rank })
+        Some(Victim { v4, index: at as u32, seen, rank })
     }
 
     /// Calls `each` for every connection. Those that change meanwhile are seen before or after the
     /// change; none is locked while `each` runs.
     pub fn for_each(&self, mut each: impl FnMut(Key, Connection)) {
-        fn walk<S: Slot>(part: &Part<S>, each: &mut impl FnMut(Key, Connection)) {
+        fn walk<K: Packed>(part: &Part<K>, each: &mut impl FnMut(Key, Connection)) {
             for at in 0..part.used() {
                 if !glance(&part.slots[at]).live {
                     continue;
                 }
-                let locked = part.lock(at as u32);
-                if locked.live() {
-                    let (words, connection) = (locked.key_words(), locked.read());
+                if let Some(locked) = part.lock(at as u32) {
+                    let (words, connection) = (part.key(at as u32), locked.read());
                     drop(locked);
-                    each(S::unpack_key(&words), connection);
+                    each(words.unpack(), connection);
                 }
             }
         }
