@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use portcullis_dataplane::clock::Time;
@@ -28,8 +28,11 @@ use crate::glue::Table;
 
 /// Attempts before the lock is held throughout.
 const ATTEMPTS: usize = 4;
-/// How often to look, a millisecond apart, whether the table of before is in use no more.
-const PATIENCE: usize = 100;
+/// Longest wait for the table of before to be in use no more; never longer than the replacement took. A
+/// judge that has nothing to judge may have it for long.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// Between two looks at it.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// A table that is being built: one at a time.
 #[derive(Debug, Default)]
@@ -77,6 +80,7 @@ pub(crate) fn replace(
     name: &str,
     prefixes: &Arc<[IpNet]>,
 ) -> Result<Option<Applied>, Error> {
+    let begin = Instant::now();
     for _ in 0..ATTEMPTS {
         let draft = with(shared, whose, |control, _| control.draft_feed(name, prefixes));
         let Some(draft) = draft.transpose()? else { return Ok(None) };
@@ -97,7 +101,7 @@ pub(crate) fn replace(
         let Some(finished) = finished.transpose()? else { return Ok(None) };
         if let Step::Done((applied, leftovers)) = finished {
             drop(leftovers);
-            free_tables(shared, whose);
+            free_tables(shared, whose, begin.elapsed().min(PATIENCE));
             return Ok(Some(applied));
         }
     }
@@ -119,16 +123,18 @@ fn with<T>(shared: &Shared, whose: Whose, step: impl FnOnce(&mut Control, Time) 
     }
 }
 
-/// Frees tables of before here and not under the lock, once no worker is in them.
-fn free_tables(shared: &Shared, whose: Whose) {
-    for _ in 0..PATIENCE {
+/// Frees tables of before here and not under the lock, once no worker is in them. Those that one is in
+/// for longer than `patience` the next change frees.
+fn free_tables(shared: &Shared, whose: Whose, patience: Duration) {
+    let begin = Instant::now();
+    loop {
         let unused = with(shared, whose, |control, _| control.unused_tables());
         let Some((unused, used)) = unused else { return };
         drop(unused);
-        if used == 0 {
+        if used == 0 || begin.elapsed() >= patience {
             return;
         }
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(LOOK);
     }
 }
 

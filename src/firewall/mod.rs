@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use parking_lot::{Mutex, RwLock};
 use portcullis_dataplane::port::xdp::{self, LinkState, Obtained};
 use portcullis_dataplane::topology::Wire;
-use portcullis_dataplane::worker::{Handle, Worker};
+use portcullis_dataplane::worker::{Handle, Worker, prioritise};
 use portcullis_identity_table::endpoint::ClusterState;
 use portcullis_policy::model::PolicySet;
 
@@ -47,6 +47,7 @@ struct Running {
     handle: Handle,
     thread: Option<JoinHandle<Vec<Wire>>>,
     cpu: Option<usize>,
+    nice: i8,
 }
 
 /// One interface in use.
@@ -116,7 +117,7 @@ impl Firewall {
             mirror_port::open(interface, &mut workers, &config.wires, &firewall.ports)?;
         }
         for worker in workers {
-            firewall.workers.push(Running::start(worker, cpus.next())?);
+            firewall.workers.push(Running::start(worker, cpus.next(), config.nice)?);
         }
         for wire in config.wires {
             firewall.add_wire(wire)?;
@@ -239,6 +240,11 @@ impl Firewall {
         self.workers.iter().map(|worker| worker.cpu)
     }
 
+    /// The nice value that each worker's thread has from the kernel.
+    pub fn nice(&self) -> impl Iterator<Item = i8> + '_ {
+        self.workers.iter().map(|worker| worker.nice)
+    }
+
     /// Why the preferred mode was not to be had, if it was not: of the first wire where that was so.
     pub fn lesser_mode(&self) -> Option<String> {
         self.wires.read().iter().find_map(|wire| wire.refused.clone())
@@ -355,22 +361,24 @@ fn drop_together<T: Send>(mut all: Vec<T>) {
 }
 
 impl Running {
-    fn start(worker: Worker, cpu: Option<usize>) -> Result<Self, Error> {
+    fn start(worker: Worker, cpu: Option<usize>, nice: i8) -> Result<Self, Error> {
         let handle = worker.handle();
         let (started, is_started) = channel();
         let thread = std::thread::Builder::new()
             .name("portcullis".into())
             .spawn(move || {
-                let pinned = cpu.map_or(Ok(()), affinity::pin);
-                let go_on = pinned.is_ok();
+                let placed = cpu.map_or(Ok(()), affinity::pin).and_then(|()| {
+                    prioritise(nice)
+                        .map_err(|e| Error::System("cannot ask for a worker's share of a CPU", e))
+                });
+                let go_on = placed.is_ok();
                 // Whoever started it has given up if it does not hear.
-                let go_on = started.send(pinned).is_ok() && go_on;
+                let go_on = started.send(placed).is_ok() && go_on;
                 if go_on { worker.run().into_wires() } else { Vec::new() }
             })
             .map_err(|e| Error::System("cannot start a worker thread", e))?;
-        let running = Self { handle, thread: Some(thread), cpu };
         match is_started.recv() {
-            Ok(pinned) => pinned.map(|()| running),
+            Ok(placed) => placed.map(|nice| Self { handle, thread: Some(thread), cpu, nice }),
             Err(_) => Err(Error::System("a worker thread ended", std::io::ErrorKind::Other.into())),
         }
     }

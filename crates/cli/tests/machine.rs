@@ -44,7 +44,7 @@ fn workers_stay_on_their_cpus_poll_and_say_where_their_memory_is() {
     run.wait_for("ready");
     let machine = run.wait_for("machine:");
     for words in [
-        &format!("workers on CPU {last}, {};", cpus[0])[..],
+        &format!("workers on CPU {last}, {}, nice -20;", cpus[0])[..],
         "packet memory",
         "NUMA node",
         "busy polling 20 us",

@@ -78,7 +78,8 @@ type Wire struct {
 type Tuning struct {
 	HugePages      HugePages
 	NotPromiscuous bool // packets for other link-layer addresses are not received
-	// Entries of each queue's rings: powers of two, 16 to 32768; 1024 unless set.
+	// Entries of each queue's rings: powers of two, 16 to 32768; unless set 4096 of those of receiving
+	// (rx, fill) and 1024 of those of sending (tx, completion).
 	RXRing, TXRing, FillRing, CompletionRing uint32
 	ChunkSize                                uint32 // bytes of a frame: 2048 or 4096
 	FramesPerQueue                           uint32 // at least 64

@@ -2166,20 +2166,20 @@ typedef struct portcullis_firewall_config {
    */
   const char *pins;
   /**
-   * Entries of each queue's ring of received packets: a power of two, 16 to 32768; 1024 unless
+   * Entries of each queue's ring of received packets: a power of two, 16 to 32768; 4096 unless
    * set.
    */
   uint32_t rx_ring;
   /**
-   * The same, of packets to be sent.
+   * The same, of packets to be sent; 1024 unless set.
    */
   uint32_t tx_ring;
   /**
-   * The same, of empty frames.
+   * The same, of empty frames; 4096 unless set.
    */
   uint32_t fill_ring;
   /**
-   * The same, of frames that were sent.
+   * The same, of frames that were sent; 1024 unless set.
    */
   uint32_t completion_ring;
   /**

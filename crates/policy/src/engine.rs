@@ -312,7 +312,9 @@ impl Engine {
 
     /// Compiles; on failure the compiler is left broken, and the table updates are carried over.
     fn recompile(&mut self, delta: &Delta, policies_changed: bool) -> Result<(), EngineError> {
-        let anew = self.broken || delta.classes.len() > MANY_CLASSES || self.compiler.is_stale();
+        let anew = self.broken
+            || delta.classes.len() > MANY_CLASSES
+            || self.compiler.is_stale(policies_changed);
         self.broken = true;
         let mut compile = || {
             if anew {

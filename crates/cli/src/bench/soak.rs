@@ -157,6 +157,7 @@ fn load(args: &Args, path: &Path) -> Result<(u64, Memory, f64), Refused> {
         flows: FLOWS,
         rate: args.rate,
         stream: 0,
+        streams: 1,
     };
     // The last one is to a port that no policy allows.
     let streams = (0..=STREAMS).map(|stream| Generator::new(&Load { stream, ..load }));

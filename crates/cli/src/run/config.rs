@@ -21,6 +21,7 @@
 //! status-line: 10          # seconds between two lines of what passes; 0: none
 //! machine:                 # all of it may be left out
 //!   cpus: [2, 3]           # one for each worker
+//!   nice: -20              # of the workers
 //!   huge-pages: prefer     # or require, never
 //!   numa: interfaces       # or any, or the number of a node
 //!   busy-poll: {microseconds: 20, budget: 64}
@@ -325,7 +326,7 @@ mod tests {
         let settings = settings(
             "wire: a:b\ncluster: c.yaml\npolicies: [p]\nfail: open\nmode: require-copy\nworkers: 2\n\
              arp: drop\nearly-drop: feed\nstate: {file: connections, every-seconds: 1}\n\
-             machine: {cpus: [1, 0], huge-pages: prefer, numa: 0, busy-poll: {microseconds: 20}, pins: p}\n\
+             machine: {cpus: [1, 0], nice: 5, huge-pages: prefer, numa: 0, busy-poll: {microseconds: 20}, pins: p}\n\
              packets: {connections: 9, limits: {new-per-second: 5}, tunnels: [{kind: vxlan}, {kind: ip}],\n  \
              denied: reject, tracking: {pick-up: true, timeouts: {udp: 5}}}\n",
         )

@@ -14,6 +14,9 @@ pub(super) struct Flags {
     /// CPUs for the workers, one each, such as 2,3 [default: the scheduler's choice]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     cpus: Vec<usize>,
+    /// Nice value of the workers, -20 to 19 [default: -20]
+    #[arg(long, value_name = "VALUE", allow_hyphen_values = true, value_parser = clap::value_parser!(i8).range(-20..=19))]
+    nice: Option<i8>,
     /// Packet memory in huge pages: never, prefer or require (they must be reserved) [default: never]
     #[arg(long, value_name = "WHEN")]
     huge_pages: Option<String>,
@@ -33,6 +36,7 @@ pub(super) struct Flags {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct Machine {
     cpus: Vec<usize>,
+    nice: Option<i8>,
     huge_pages: Option<String>,
     numa: Option<NodeName>,
     busy_poll: Option<Polling>,
@@ -69,6 +73,7 @@ impl Machine {
         let polling = |microseconds| Polling { microseconds, budget: Polling::budget() };
         Self {
             cpus: if flags.cpus.is_empty() { self.cpus } else { flags.cpus },
+            nice: flags.nice.or(self.nice),
             huge_pages: flags.huge_pages.or(self.huge_pages),
             numa: flags.numa.map(NodeName::Word).or(self.numa),
             busy_poll: flags.busy_poll.map(polling).or(self.busy_poll),
@@ -106,6 +111,11 @@ impl Machine {
             Some(Polling { microseconds, budget }) => Some(BusyPoll { microseconds, budget }),
             None => None,
         };
+        let config = match self.nice {
+            None => config,
+            Some(nice @ -20..=19) => config.nice(nice),
+            Some(other) => return Err(format!("error: nice {other}: expected -20 to 19")),
+        };
         Ok(config.cpus(self.cpus.clone()).ports(|ports| {
             ports.huge_pages = huge_pages;
             ports.numa = numa;
@@ -123,6 +133,8 @@ impl Machine {
             .map(|cpu| cpu.map_or_else(|| "any".to_owned(), |cpu| cpu.to_string()))
             .collect();
         let _ = write!(text, "workers on CPU {}", cpus.join(", "));
+        // All have the same.
+        let _ = write!(text, ", nice {}", firewall.nice().next().unwrap_or(0));
         let mut told = Vec::new();
         for port in firewall.ports() {
             let memory = port.memory.to_string();

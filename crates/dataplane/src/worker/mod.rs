@@ -10,6 +10,7 @@
 //! lives. When all are asleep, the worker sleeps.
 
 mod forward;
+mod priority;
 mod sleep;
 mod switch;
 
@@ -24,6 +25,7 @@ use crate::pipeline::{Engine, Lane};
 use crate::topology::Wire;
 
 use forward::Forwarder;
+pub use priority::prioritise;
 use sleep::Sleeper;
 
 /// Settings of a worker.

@@ -84,14 +84,14 @@ pub struct portcullis_firewall_config {
     /// the process is gone, and until a successor takes over. NULL: a process that ends leaves
     /// nothing behind.
     pub pins: *const c_char,
-    /// Entries of each queue's ring of received packets: a power of two, 16 to 32768; 1024 unless
+    /// Entries of each queue's ring of received packets: a power of two, 16 to 32768; 4096 unless
     /// set.
     pub rx_ring: u32,
-    /// The same, of packets to be sent.
+    /// The same, of packets to be sent; 1024 unless set.
     pub tx_ring: u32,
-    /// The same, of empty frames.
+    /// The same, of empty frames; 4096 unless set.
     pub fill_ring: u32,
-    /// The same, of frames that were sent.
+    /// The same, of frames that were sent; 1024 unless set.
     pub completion_ring: u32,
     /// Bytes of a frame: 2048 or 4096; unless set what holds a packet of the largest MTU.
     pub chunk_size: u32,

@@ -192,10 +192,17 @@ impl Compiler {
         self.check_size()
     }
 
-    /// Whether so much is no longer in use that compiling from nothing pays.
-    pub(crate) fn is_stale(&self) -> bool {
+    /// Whether so much is no longer in use that compiling from nothing pays. A change of policies, which
+    /// leaves as much behind as it compiles, pays for it sooner than one of an endpoint, which shall be
+    /// quick.
+    pub(crate) fn is_stale(&self, policies_change: bool) -> bool {
         const SLACK: usize = 1 << 20;
-        self.words() > 2 * self.words_when_fresh + SLACK
+        let (fresh, words) = (self.words_when_fresh, self.words());
+        if policies_change {
+            words > fresh + fresh / 2 + SLACK / 2
+        } else {
+            words > 3 * fresh + SLACK
+        }
     }
 
     /// What is compiled, to be read by many. O(identities): the rest is shared.

@@ -49,6 +49,7 @@ impl<'a> Meter<'a> {
             flows: stand.scenario.flows(),
             rate: None,
             stream: 0,
+            streams: 1,
         };
         let full = Generator::new(&load)?;
         let paced = Generator::new(&Load { rate: Some(rate), ..load })?;

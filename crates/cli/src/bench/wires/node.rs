@@ -165,6 +165,7 @@ impl Node {
             flows: FLOWS,
             rate,
             stream: 0,
+            streams: 1,
         })?)
     }
 

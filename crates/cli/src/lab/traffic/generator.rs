@@ -18,8 +18,11 @@ const HEADERS: usize = 42;
 /// First source port.
 const FIRST_PORT: i32 = 1024;
 const DROP: i32 = 1;
-/// How far a paced load may lag behind its time before it gives up catching up, in nanoseconds.
-const LAG: i32 = 10_000_000;
+/// How far a paced load may lag behind its time before it gives up catching up, in nanoseconds. What it
+/// catches up it sends at once: 10 ms of 400,000 packets a second would fill a ring of 4,096 alone.
+const LAG: i32 = 200_000;
+/// No packet takes less, whatever the kernel says, in nanoseconds: a call must end some time.
+const LEAST: u32 = 20;
 /// Packets made by the first call, which tells how long they take.
 const FIRST_CALL: u32 = 1024;
 /// The time is noted with every so many packets, a power of two.
@@ -50,6 +53,8 @@ pub(crate) struct Load {
     pub(crate) rate: Option<u32>,
     /// Added to [`PORT`] for the destination port.
     pub(crate) stream: u16,
+    /// How many streams from that one on take turns, packet by packet.
+    pub(crate) streams: u16,
 }
 
 /// What was sent, and what that took.
@@ -114,7 +119,7 @@ impl Generator {
     fn call(&self, packets: u32) -> io::Result<f64> {
         self.first.write(0, 0)?;
         match self.program.run(&[0; FRAME], packets) {
-            Ok(each) => self.each.store(each.max(1), Ordering::Relaxed),
+            Ok(each) => self.each.store(each.max(LEAST), Ordering::Relaxed),
             // A signal ended it early: what was made is counted all the same.
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {
                 // Of the first call nothing is known: rather too few in the next than too many.
@@ -186,8 +191,15 @@ fn program(load: &Load, [counter, first, last, next]: [i32; 4]) -> Vec<u64> {
         .value(Op::Divide, flow, sources)
         .value(Op::Add, flow, FIRST_PORT)
         .network16(flow)
-        .store(Width::B2, packet, 34, flow)
-        .value(Op::Add, low, i32::from(u16::from_be_bytes([c, d])))
+        .store(Width::B2, packet, 34, flow);
+    if load.streams > 1 {
+        a.register(Op::Move, R(3), number)
+            .value(Op::Remainder, R(3), load.streams.into())
+            .value(Op::Add, R(3), (PORT + load.stream).into())
+            .network16(R(3))
+            .store(Width::B2, packet, 36, R(3));
+    }
+    a.value(Op::Add, low, i32::from(u16::from_be_bytes([c, d])))
         .register(Op::Move, R(3), low)
         .network16(R(3))
         .store(Width::B2, packet, 28, R(3))

@@ -47,11 +47,12 @@ pub struct Obtained {
 /// Entries of the four rings of every socket: powers of two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RingSizes {
-    /// Received packets waiting for the worker.
+    /// Received packets waiting for the worker: what comes while the scheduler lets it wait must
+    /// fit. 4,096 hold 3 ms of a million packets a second.
     pub rx: u32,
     /// Packets waiting for the kernel to send them.
     pub tx: u32,
-    /// Empty frames waiting for packets.
+    /// Empty frames waiting for packets: as many as `rx` has entries, or they bound it.
     pub fill: u32,
     /// Sent frames waiting to be reclaimed.
     pub completion: u32,
@@ -116,7 +117,7 @@ impl Default for Config {
             failure: FailureMode::Closed,
             pins: None,
             stale_after: STALE_AFTER,
-            rings: RingSizes { rx: 1024, tx: 1024, fill: 1024, completion: 1024 },
+            rings: RingSizes { rx: 4096, tx: 1024, fill: 4096, completion: 1024 },
             chunk_size: None,
             frames_per_queue: None,
             huge_pages: HugePages::default(),
@@ -162,9 +163,21 @@ impl Config {
         Ok(Layout { chunk_size, multi_buffer: !holds(chunk_size) })
     }
 
+    /// Frames for each queue.
+    fn frames(&self) -> u32 {
+        self.frames_per_queue.unwrap_or(self.rings.fill + self.rings.tx)
+    }
+
+    /// Frames that a queue keeps in its fill ring: the others are for what is on its way, without
+    /// which other queues would have none.
+    pub(super) fn fill_target(&self) -> u32 {
+        let frames = self.frames();
+        self.rings.fill.min(frames - self.rings.tx.min(frames / 2))
+    }
+
     /// Number of chunks for `queues` queues in all.
     pub(super) fn chunks(&self, queues: u32) -> Result<u32, Error> {
-        let each = self.frames_per_queue.unwrap_or(self.rings.fill + self.rings.tx);
+        let each = self.frames();
         if each < 64 {
             return Err(Error::Config(format!("{each} frames a queue: at least 64 are needed")));
         }
@@ -252,7 +265,21 @@ mod tests {
         }
         assert!(Config::default().chunks(u32::MAX).is_err());
         assert!(Config { frames_per_queue: Some(1), ..Config::default() }.chunks(1).is_err());
-        assert_eq!(Config::default().chunks(8).unwrap(), 8 * 2048);
+        assert_eq!(Config::default().chunks(8).unwrap(), 8 * (4096 + 1024));
+    }
+
+    #[test]
+    fn no_queue_takes_all_frames() {
+        let fill =
+            |frames_per_queue, rings| Config { frames_per_queue, rings, ..Config::default() };
+        let fill = |frames, rings| fill(frames, rings).fill_target();
+        let rings = Config::default().rings;
+        assert_eq!(fill(None, rings), rings.fill);
+        assert_eq!(fill(Some(1 << 20), rings), rings.fill);
+        assert_eq!(fill(Some(2048), rings), 1024);
+        assert_eq!(fill(Some(64), rings), 32);
+        let small = RingSizes { rx: 128, tx: 128, fill: 128, completion: 128 };
+        assert_eq!(fill(Some(256), small), 128);
     }
 
     #[test]

@@ -182,7 +182,7 @@ impl Attempt {
             })?);
             let (memory, ledger) = (pool.umem().clone(), binder.umem.ledger.clone());
             let heartbeat = Some(program.heartbeat(queue)?);
-            let fill = config.rings.fill as usize;
+            let fill = config.fill_target() as usize;
             ports.push(QueuePort::new(rings, memory, ledger, id, heartbeat, fill));
         }
         if config.promiscuous {
