@@ -68,8 +68,10 @@ fn senders_of_denied_packets_are_told_if_asked() {
 
     let mut run = start(&wire, "{}");
     for server in ["10.78.0.2:8080", "[fd78::2]:8080"] {
-        assert!(silent(tcp(server, SHORT).unwrap_err().kind()), "{server}");
-        assert!(silent(udp(server, SHORT).unwrap_err().kind()), "{server}");
+        // A host that lost its neighbour just now has an error of its own, but not each time.
+        let silence = |ask: &dyn Fn() -> ErrorKind| (0..5).any(|_| silent(ask()));
+        assert!(silence(&|| tcp(server, SHORT).unwrap_err().kind()), "{server}");
+        assert!(silence(&|| udp(server, SHORT).unwrap_err().kind()), "{server}");
     }
     assert_eq!(run.terminate(), Some(0));
 }

@@ -317,15 +317,18 @@ impl Running {
         Self { child, lines: received }
     }
 
-    /// Waits for a line that contains `text` and answers it.
+    /// Waits for a line that contains `text` and answers it. Patience counts from the last line, and
+    /// ends twice, so that a machine that stood still for a while does not end it.
     pub(crate) fn wait_for(&mut self, text: &str) -> String {
-        let until = Instant::now() + Duration::from_secs(15);
         let mut seen = String::new();
-        while let Some(left) = until.checked_duration_since(Instant::now()) {
-            match self.lines.recv_timeout(left) {
-                Ok(line) if line.contains(text) => return line,
-                Ok(line) => seen.push_str(&(line + "\n")),
-                Err(_) => break,
+        let until = Instant::now() + Duration::from_secs(300);
+        for seconds in [15, 5] {
+            while let Ok(line) = self.lines.recv_timeout(Duration::from_secs(seconds)) {
+                if line.contains(text) {
+                    return line;
+                }
+                seen.push_str(&(line + "\n"));
+                assert!(Instant::now() < until, "no line with {text:?}; it said:\n{seen}");
             }
         }
         panic!("no line with {text:?}; it said:\n{seen}");
