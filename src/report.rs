@@ -13,6 +13,8 @@
 
 use std::collections::BTreeSet;
 
+use portcullis_identity_table::Labels;
+use portcullis_identity_table::endpoint::{Endpoint, NamedPort};
 use portcullis_policy::Flow;
 use portcullis_policy::diff::{Change, DecidedBy, Decision, Diff};
 use portcullis_policy::explain::{
@@ -49,13 +51,11 @@ pub fn explanation(explanation: &Explanation) -> Value {
 }
 
 fn party(party: &Party) -> Value {
-    let labels: serde_json::Map<String, Value> =
-        party.labels.iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
     json!({
         "address": party.address.to_string(),
         "pod": party.pod.as_ref().map(ToString::to_string),
         "node": party.node,
-        "labels": labels,
+        "labels": labels(&party.labels),
         "service_account": party.service_account,
     })
 }
@@ -167,6 +167,26 @@ pub fn finding(finding: &Finding) -> Value {
         "origin": finding.origin.as_ref().map(origin),
         "message": finding.message,
     })
+}
+
+/// An endpoint.
+pub fn endpoint(endpoint: &Endpoint) -> Value {
+    let port =
+        |port: &NamedPort| json!({"name": port.name, "protocol": port.protocol, "port": port.port});
+    json!({
+        "namespace": endpoint.namespace,
+        "name": endpoint.name,
+        "labels": labels(&endpoint.labels),
+        "service_account": endpoint.service_account,
+        "node": endpoint.node,
+        "host_network": endpoint.host_network,
+        "ports": endpoint.named_ports.iter().map(port).collect::<Vec<_>>(),
+        "addresses": endpoint.addresses,
+    })
+}
+
+fn labels(labels: &Labels) -> Value {
+    labels.iter().map(|(key, value)| (key.to_owned(), json!(value))).collect()
 }
 
 /// Where something was written.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -108,6 +110,35 @@ func TestRulesInPartsAndCounts(t *testing.T) {
 	}
 	if recorded, err := r.Recorded(); err != nil || recorded.Started != 1 || recorded.DeniedPackets != 1 || recorded.DeniedWaiting != 1 {
 		t.Errorf("%+v, %v", recorded, err)
+	}
+}
+
+func TestEndpointsAreReadBack(t *testing.T) {
+	e := engine(t)
+	given := portcullis.Endpoint{
+		Namespace: "tools", Name: "probe", ServiceAccount: "watch", Node: "node-1", HostNetwork: true,
+		Labels:    map[string]string{"a/b": "\"quoted\"", "c": ""},
+		Ports:     []portcullis.NamedPort{{Name: "dns", Protocol: 17, Port: 53}},
+		Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.9"), netip.MustParseAddr("fd00::9")},
+	}
+	if _, err := e.Upsert(given); err != nil {
+		t.Fatal(err)
+	}
+	endpoints, err := e.Endpoints()
+	if err != nil || len(endpoints) != 3 {
+		t.Fatalf("%+v, %v", endpoints, err)
+	}
+	for _, found := range endpoints {
+		if found.Name == "probe" && !reflect.DeepEqual(found, given) {
+			t.Errorf("%+v", found)
+		}
+	}
+	// What is read back may be given again.
+	if err := e.ReplaceEndpoints(endpoints); err != nil {
+		t.Error(err)
+	}
+	if again, err := e.Endpoints(); err != nil || !reflect.DeepEqual(again, endpoints) {
+		t.Errorf("%+v, %v", again, err)
 	}
 }
 

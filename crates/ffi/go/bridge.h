@@ -239,6 +239,11 @@ static inline int32_t bridge_engine_diff_json(uintptr_t engine, const portcullis
                                        buffer, size, needed);
 }
 
+static inline int32_t bridge_engine_endpoints(uintptr_t engine, char *buffer, size_t size,
+                                              size_t *needed) {
+    return portcullis_engine_endpoints_json(ENGINE(engine), buffer, size, needed);
+}
+
 static inline int32_t bridge_engine_reach(uintptr_t engine, const char *namespace_name,
                                           const char *name, uint8_t direction, uint8_t as_json,
                                           char *buffer, size_t size, size_t *needed) {

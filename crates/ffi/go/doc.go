@@ -4,6 +4,7 @@
 //
 // An [Engine] holds policies, endpoints and connections. A [Judge] is one goroutine's way to ask it,
 // in batches. A [Firewall] runs an engine on two interfaces. Events are pulled: see [Engine.Events].
+// What is in force comes from documents ([Engine.Apply]) or is made in code ([Engine.ApplyPolicies]).
 //
 // The package binds libportcullis by cgo and finds it by pkg-config (package "portcullis"). A call
 // costs some 100 ns more than the same call from C: hand packets and flows over in batches of 32 or

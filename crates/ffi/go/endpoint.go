@@ -6,6 +6,7 @@ package portcullis
 import "C"
 
 import (
+	"encoding/json"
 	"net/netip"
 	"unsafe"
 )
@@ -73,6 +74,35 @@ func (e *Engine) ReplaceEndpoints(endpoints []Endpoint) error {
 	return e.do("ReplaceEndpoints", &a, func(handle C.uintptr_t) C.int32_t {
 		return C.bridge_engine_replace(handle, list, C.size_t(len(endpoints)))
 	})
+}
+
+// Endpoints are those that there are now, by namespace and name.
+func (e *Engine) Endpoints() ([]Endpoint, error) {
+	text, err := e.text("Endpoints", func(handle C.uintptr_t, buffer *C.char, size C.size_t, needed *C.size_t) C.int32_t {
+		return C.bridge_engine_endpoints(handle, buffer, size, needed)
+	})
+	if err != nil {
+		return nil, err
+	}
+	var found []struct {
+		Namespace, Name, Node string
+		ServiceAccount        string `json:"service_account"`
+		HostNetwork           bool   `json:"host_network"`
+		Labels                map[string]string
+		Ports                 []NamedPort
+		Addresses             []netip.Addr
+	}
+	if err := json.Unmarshal([]byte(text), &found); err != nil {
+		return nil, &Error{Op: "Endpoints", Status: Internal, Text: "error: " + err.Error()}
+	}
+	endpoints := make([]Endpoint, len(found))
+	for n, of := range found {
+		endpoints[n] = Endpoint{
+			Namespace: of.Namespace, Name: of.Name, ServiceAccount: of.ServiceAccount, Node: of.Node,
+			Labels: of.Labels, Ports: of.Ports, Addresses: of.Addresses, HostNetwork: of.HostNetwork,
+		}
+	}
+	return endpoints, nil
 }
 
 func (a *arena) names(names []EndpointName) *C.portcullis_endpoint_name {

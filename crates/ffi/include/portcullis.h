@@ -71,71 +71,6 @@
 #define PORTCULLIS_TIER_PASS 1
 
 /**
- * networking.k8s.io/v1 NetworkPolicy.
- */
-#define PORTCULLIS_KIND_NETWORK_POLICY 0
-
-/**
- * policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy.
- */
-#define PORTCULLIS_KIND_CLUSTER_NETWORK_POLICY 1
-
-/**
- * policy.networking.k8s.io/v1alpha1 AdminNetworkPolicy.
- */
-#define PORTCULLIS_KIND_ADMIN_NETWORK_POLICY 2
-
-/**
- * policy.networking.k8s.io/v1alpha1 BaselineAdminNetworkPolicy.
- */
-#define PORTCULLIS_KIND_BASELINE_ADMIN_NETWORK_POLICY 3
-
-/**
- * projectcalico.org/v3 NetworkPolicy; named like the Kubernetes kind.
- */
-#define PORTCULLIS_KIND_CALICO_NETWORK_POLICY 4
-
-/**
- * projectcalico.org/v3 GlobalNetworkPolicy.
- */
-#define PORTCULLIS_KIND_GLOBAL_NETWORK_POLICY 5
-
-/**
- * projectcalico.org/v3 StagedNetworkPolicy.
- */
-#define PORTCULLIS_KIND_STAGED_NETWORK_POLICY 6
-
-/**
- * projectcalico.org/v3 StagedGlobalNetworkPolicy.
- */
-#define PORTCULLIS_KIND_STAGED_GLOBAL_NETWORK_POLICY 7
-
-/**
- * projectcalico.org/v3 StagedKubernetesNetworkPolicy.
- */
-#define PORTCULLIS_KIND_STAGED_KUBERNETES_NETWORK_POLICY 8
-
-/**
- * The direction allows the flow.
- */
-#define PORTCULLIS_ACTION_ALLOW 1
-
-/**
- * The direction denies the flow.
- */
-#define PORTCULLIS_ACTION_DENY 2
-
-/**
- * Leave this tier, go on with the next.
- */
-#define PORTCULLIS_ACTION_PASS 3
-
-/**
- * Note the flow, go on with the next rule.
- */
-#define PORTCULLIS_ACTION_LOG 4
-
-/**
  * Anything.
  */
 #define PORTCULLIS_MATCH_ANY 1
@@ -234,6 +169,71 @@
  * Every other.
  */
 #define PORTCULLIS_PROTOCOL_NOT 2
+
+/**
+ * networking.k8s.io/v1 NetworkPolicy.
+ */
+#define PORTCULLIS_KIND_NETWORK_POLICY 0
+
+/**
+ * policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy.
+ */
+#define PORTCULLIS_KIND_CLUSTER_NETWORK_POLICY 1
+
+/**
+ * policy.networking.k8s.io/v1alpha1 AdminNetworkPolicy.
+ */
+#define PORTCULLIS_KIND_ADMIN_NETWORK_POLICY 2
+
+/**
+ * policy.networking.k8s.io/v1alpha1 BaselineAdminNetworkPolicy.
+ */
+#define PORTCULLIS_KIND_BASELINE_ADMIN_NETWORK_POLICY 3
+
+/**
+ * projectcalico.org/v3 NetworkPolicy; named like the Kubernetes kind.
+ */
+#define PORTCULLIS_KIND_CALICO_NETWORK_POLICY 4
+
+/**
+ * projectcalico.org/v3 GlobalNetworkPolicy.
+ */
+#define PORTCULLIS_KIND_GLOBAL_NETWORK_POLICY 5
+
+/**
+ * projectcalico.org/v3 StagedNetworkPolicy.
+ */
+#define PORTCULLIS_KIND_STAGED_NETWORK_POLICY 6
+
+/**
+ * projectcalico.org/v3 StagedGlobalNetworkPolicy.
+ */
+#define PORTCULLIS_KIND_STAGED_GLOBAL_NETWORK_POLICY 7
+
+/**
+ * projectcalico.org/v3 StagedKubernetesNetworkPolicy.
+ */
+#define PORTCULLIS_KIND_STAGED_KUBERNETES_NETWORK_POLICY 8
+
+/**
+ * The direction allows the flow.
+ */
+#define PORTCULLIS_ACTION_ALLOW 1
+
+/**
+ * The direction denies the flow.
+ */
+#define PORTCULLIS_ACTION_DENY 2
+
+/**
+ * Leave this tier, go on with the next.
+ */
+#define PORTCULLIS_ACTION_PASS 3
+
+/**
+ * Note the flow, go on with the next rule.
+ */
+#define PORTCULLIS_ACTION_LOG 4
 
 /**
  * Flows towards the endpoint that a policy selects.
@@ -3482,6 +3482,19 @@ int32_t portcullis_engine_owner(const struct portcullis_engine *engine,
                                 char *buffer,
                                 size_t size,
                                 size_t *needed);
+
+/**
+ * The endpoints that there are now, by namespace and name, as a JSON array of objects with `namespace`,
+ * `name`, `labels`, `service_account`, `node`, `host_network`, `ports` and `addresses`. O(endpoints). Buffer and sizes as in
+ * `portcullis_engine_error`; there may be more by the next call.
+ *
+ * Undefined unless:
+ * `buffer` has room for `size` bytes.
+ */
+int32_t portcullis_engine_endpoints_json(const struct portcullis_engine *engine,
+                                         char *buffer,
+                                         size_t size,
+                                         size_t *needed);
 
 /**
  * The addresses that an endpoint has now; `PORTCULLIS_BAD_VALUE` if there is none of this name.

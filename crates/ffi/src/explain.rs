@@ -11,7 +11,7 @@ use portcullis_core::report;
 
 use crate::engine::{Managed, portcullis_engine};
 use crate::handle;
-use crate::policies::{
+use crate::policies::policy::{
     PORTCULLIS_ACTION_ALLOW, PORTCULLIS_ACTION_DENY, PORTCULLIS_ACTION_LOG, PORTCULLIS_ACTION_PASS,
 };
 use crate::raw::{self, Growable};

@@ -6,6 +6,7 @@ use core::ffi::c_char;
 
 use portcullis_core::dataplane::counter::BOUNDS;
 use portcullis_core::identity_table::endpoint::Endpoint;
+use portcullis_core::report;
 
 use crate::engine::{Managed, portcullis_engine};
 use crate::handle;
@@ -101,6 +102,29 @@ pub unsafe extern "C" fn portcullis_engine_owner(
         let text = owner.as_deref().map(name).unwrap_or_default();
         // SAFETY: by this function's contract.
         unsafe { raw::copy_text(&text, buffer, size, needed) }
+    })
+}
+
+/// The endpoints that there are now, by namespace and name, as a JSON array of objects with `namespace`,
+/// `name`, `labels`, `service_account`, `node`, `host_network`, `ports` and `addresses`. O(endpoints). Buffer and sizes as in
+/// `portcullis_engine_error`; there may be more by the next call.
+///
+/// # Safety
+/// `buffer` has room for `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_endpoints_json(
+    engine: *const portcullis_engine,
+    buffer: *mut c_char,
+    size: usize,
+    needed: *mut usize,
+) -> i32 {
+    handle::with::<Managed>(engine, |held| {
+        let mut endpoints = held.object.in_force().0.endpoints;
+        endpoints.sort_unstable_by_key(Endpoint::key);
+        let all: Vec<String> =
+            endpoints.iter().map(|endpoint| report::endpoint(endpoint).to_string()).collect();
+        // SAFETY: by this function's contract.
+        unsafe { raw::copy_text(&format!("[{}]", all.join(",")), buffer, size, needed) }
     })
 }
 

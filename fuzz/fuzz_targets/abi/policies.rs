@@ -5,6 +5,7 @@ use std::ptr::{null, null_mut};
 use portcullis_abi::apply::portcullis_applied;
 use portcullis_abi::endpoint::portcullis_label;
 use portcullis_abi::policies::expression::*;
+use portcullis_abi::policies::policy::*;
 use portcullis_abi::policies::values::*;
 use portcullis_abi::policies::*;
 use portcullis_abi::types::*;

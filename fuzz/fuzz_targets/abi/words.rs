@@ -20,13 +20,14 @@ impl Session<'_> {
         let mut needed = 0;
         let flow = self.input.flow();
         let rule = self.input.number() as u32;
-        let what = self.input.byte() % 6;
+        let what = self.input.byte() % 7;
         // SAFETY: so much room.
         let status = unsafe {
             match what {
                 0 => portcullis_engine_error(engine.0, start, size, &mut needed),
                 1 => portcullis_engine_warnings(engine.0, start, size, &mut needed),
                 2 => portcullis_engine_sets(engine.0, start, size, &mut needed),
+                6 => portcullis_engine_endpoints_json(engine.0, start, size, &mut needed),
                 3 => portcullis_engine_rule(engine.0, rule, start, size, &mut needed),
                 _ => portcullis_engine_explain(engine.0, &flow, start, size, &mut needed),
             }

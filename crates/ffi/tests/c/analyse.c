@@ -49,6 +49,10 @@ static void questions(portcullis_engine *engine) {
     STATUS(PORTCULLIS_NULL,
            portcullis_engine_reach(engine, NULL, "db-0", 1, 0, text, sizeof text, &needed));
 
+    TEXT_OF(portcullis_engine_endpoints_json(engine, text, sizeof text, &needed));
+    CHECK(text[0] == '[' && strstr(text, "\"name\":\"web-0\"") != NULL);
+    CHECK(strstr(text, "\"addresses\":[\"10.0.0.2\"]") != NULL && strstr(text, "{\"app\":\"db\"}") != NULL);
+
     TEXT_OF(portcullis_engine_lint(engine, &useless, 1, 0, text, sizeof text, &needed, &findings));
     CHECK(findings >= 1 && strstr(text, "useless.yaml:1:1: ") != NULL);
     TEXT_OF(portcullis_engine_lint(engine, &useless, 1, 1, text, sizeof text, &needed, NULL));
