@@ -105,6 +105,11 @@ impl Bed {
         (self.account(sent).since(&before), sent as f64 / seconds)
     }
 
+    /// Takes the interface towards the server `up` or `down`.
+    pub(crate) fn way_out(&self, state: &str) {
+        self.path.middle.ip(&format!("link set {} {state}", Path::MIDDLE.1)).unwrap();
+    }
+
     /// The counters as they are.
     fn account(&self, sent: u64) -> Account {
         let drops = |host: &Namespace, interface| host.run(|| transmit_drops(interface)).unwrap();

@@ -8,7 +8,8 @@
 //! `PORTCULLIS_PUBLISH=1000 cargo test --release -p portcullis-cli --test publish -- --nocapture`
 //! `PORTCULLIS_RATE` sets the rate of either form.
 //!
-//! Every packet is in exactly one place at the end: each step on the way has a counter of its own.
+//! Every packet is in exactly one place at the end: each step on the way has a counter of its own. The other
+//! tests here do so where packets must be lost: too many of them, and no way out.
 
 #[path = "../../src/lab/mod.rs"]
 #[allow(dead_code, unreachable_pub, unused_imports)]
@@ -79,6 +80,59 @@ fn nothing_is_lost_or_misjudged_while_policies_change() {
         None => short(&bed, rate.unwrap_or(MODEST)),
         Some(swaps) => long(&bed, rate.unwrap_or_else(|| full_rate(&bed)), swaps),
     }
+    bed.firewall.shutdown();
+}
+
+/// As much as the kernel makes, into small rings: packets are lost, and each is counted where it was.
+#[test]
+fn what_is_too_much_is_counted_to_the_packet() {
+    let _alone = ALONE.lock();
+    let small = |config: Config| {
+        config.ports(|ports| {
+            (ports.rings.rx, ports.rings.fill) = (64, 64);
+            (ports.rings.tx, ports.rings.completion) = (64, 64);
+        })
+    };
+    let Some(bed) = Bed::build(small) else { return };
+    let (account, real) =
+        bed.under_traffic(None, || std::thread::sleep(Duration::from_millis(600)));
+    println!("{real:.0} packets a second: {account}");
+    account.assert_adds_up();
+    assert!(account.no_frame + account.ring_full > 0, "not too much: {account}");
+    assert!(account.arrived[usize::from(KEPT)] > 0, "some pass all the same");
+    for stream in [REFUSED, THREAT, ODD, PASSER] {
+        assert_eq!(
+            account.arrived[usize::from(stream)],
+            0,
+            "stream {stream}, refused by version 0"
+        );
+    }
+    // And all is well again.
+    let (account, _) =
+        bed.under_traffic(Some(1_000), || std::thread::sleep(Duration::from_millis(300)));
+    judge(&account);
+    bed.firewall.shutdown();
+}
+
+/// The way out is closed for a while: what comes in meanwhile is lost, and counted.
+#[test]
+fn what_has_no_way_out_is_counted_to_the_packet() {
+    let _alone = ALONE.lock();
+    let Some(bed) = Bed::build(|config| config) else { return };
+    let (account, _) = bed.under_traffic(Some(2 * MODEST), || {
+        let pause = |millis| std::thread::sleep(Duration::from_millis(millis));
+        pause(200);
+        bed.way_out("down");
+        // The TX ring holds a thousand back.
+        pause(1_000);
+        bed.way_out("up");
+        pause(200);
+    });
+    println!("{account}");
+    account.assert_adds_up();
+    assert!(account.lost() > 0, "the way out was closed: {account}");
+    assert_eq!(account.lost(), account.behind + account.dropped_otherwise(), "{account}");
+    assert!(account.arrived[usize::from(KEPT)] > 0, "some pass before and after");
     bed.firewall.shutdown();
 }
 
