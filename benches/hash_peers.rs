@@ -5,9 +5,10 @@
 //! printed is the median of five. Keys are IPv4 5-tuples, packed into 16 bytes for both, 32 a call.
 //!
 //! Look-ups are timed in the steady state: before each timed pass over the input come a few that are
-//! not, as the caches are full of the other's table. "track" is what the packet path does with a
-//! known connection: look up, lock, check and write the state. To open a connection, ours looks it up,
-//! decides whether the packet may open it, and writes its whole state; the peer adds a key.
+//! not, as the caches are full of the other's table. To insert, ours writes key and whole
+//! state of connections that exist already, as a restart does, 32 a call; the peer, which has no such
+//! call, adds keys one by one. To open a connection, as packets do, ours looks it up and decides whether
+//! the packet may open it before that.
 
 #[path = "support/dpdk.rs"]
 mod dpdk;
@@ -23,7 +24,7 @@ use dpdk::{Library, seconds};
 use packets::Random;
 use portcullis::dataplane::clock::Time;
 use portcullis::dataplane::connection::{
-    Config, Grant, Key, KeyV4, Probe, Segment, Settled, Table, Tracked,
+    Config, Connection, Ended, Grant, Key, KeyV4, Probe, Segment, Settled, Table, Tracked,
 };
 use portcullis::dataplane::packet::{Tuple, Version, protocol};
 use portcullis::dataplane::reason::Reason;
@@ -87,8 +88,26 @@ fn compare(peer: &Peer, flows: &[Key]) {
             took
         },
     );
+    now = now.after(Duration::from_secs(600));
+    let [bulk, added] = rounds(
+        |_| {
+            now = now.after(Duration::from_secs(600));
+            table.expire(now, usize::MAX, |_| {});
+            let begin = seconds();
+            insert_all(&table, now, flows);
+            seconds() - begin
+        },
+        |_| {
+            peer.destroy();
+            peer.create(flows.len());
+            let begin = seconds();
+            peer.insert(&packed);
+            seconds() - begin
+        },
+    );
     let each = |bytes: usize| bytes as f64 / flows.len() as f64;
     let bytes = (each(table.memory_usage()), each(peer_bytes));
+    report("insert", flows.len(), bulk, added, bytes);
     report("open", flows.len(), ours, theirs, bytes);
 
     for (what, skew) in [("look up, uniform", 0.0), ("look up, Zipf 1.1", 1.1)] {
@@ -160,6 +179,23 @@ fn report(what: &str, count: usize, ours: f64, theirs: f64, bytes: (f64, f64)) {
         bytes.0,
         bytes.1
     );
+}
+
+/// Inserts connections with their whole state, made as they go, as a restart does.
+fn insert_all(table: &Table, now: Time, flows: &[Key]) {
+    let probe = probe(&flows[0]);
+    let seen = now.as_millis() as u32;
+    let connection =
+        Connection::open(&probe, seen, 0, Grant::default(), false).expect("a datagram");
+    let mut some = [Ended { key: probe.key, connection }; BATCH];
+    let mut inserted = 0;
+    for flows in flows.chunks(BATCH) {
+        for (one, key) in some.iter_mut().zip(flows) {
+            one.key = *key;
+        }
+        inserted += table.insert_all(&some[..flows.len()]);
+    }
+    assert_eq!(inserted, flows.len());
 }
 
 /// Opens all connections, as the pipeline does: a batch is looked up, then settled.

@@ -32,8 +32,8 @@ impl Engine {
     /// nothing here, so each connection is judged by the policy in force at its next packet, in the
     /// direction in which it was opened, and forgotten if that denies it; until then limits count it as
     /// of no identity. With
-    /// [`OnPolicyChange::Keep`](portcullis_dataplane::connection::OnPolicyChange) it goes on without
-    /// being judged, and without rule and identities; with `Cut` it is forgotten.
+    /// [`OnPolicyChange::Keep`](portcullis_dataplane::connection::OnPolicyChange) too; with `Cut` it is
+    /// forgotten.
     ///
     /// # Errors
     /// The file is none, of another version, damaged, from the future, or holds more than twice the

@@ -96,12 +96,17 @@ fn restored_connections_are_judged_before_they_pass() {
         assert!(passes(&mut before, 0, &packet));
     }
     let file = save(before.engine().table(), 0, epoch());
-    let mut closed = lane(pipeline::Config::default(), Table_::allow(&[(1, 2, 6, 81)]));
-    restore(closed.engine().table(), 0, epoch(), &file).unwrap();
-    // Whichever end speaks first.
-    assert!(!passes(&mut closed, 1, &s.is("PA", 5001, 1001, 100)));
-    assert!(closed.engine().table().is_empty(), "denied, it is forgotten");
-    assert!(!passes(&mut closed, 2, &c.is("PA", 1001, 5001, 100)));
+    // Even where what this process allowed once would be kept.
+    for mode in [OnPolicyChange::Rejudge, OnPolicyChange::Keep] {
+        let mut config = pipeline::Config::default();
+        config.connections.on_policy_change = mode;
+        let mut closed = lane(config, Table_::allow(&[(1, 2, 6, 81)]));
+        restore(closed.engine().table(), 0, epoch(), &file).unwrap();
+        // Whichever end speaks first.
+        assert!(!passes(&mut closed, 1, &s.is("PA", 5001, 1001, 100)));
+        assert!(closed.engine().table().is_empty(), "denied, it is forgotten");
+        assert!(!passes(&mut closed, 2, &c.is("PA", 1001, 5001, 100)));
+    }
 
     // What is not in the file stays unknown, however much it looks like the middle of a connection.
     let mut open = lane(pipeline::Config::default(), Table_::allow(&[(1, 2, 6, 80)]));

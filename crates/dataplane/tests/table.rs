@@ -318,6 +318,49 @@ proptest! {
         }
     }
 
+    /// Many at once are what one after the other are: as many as find room, the first of equal keys.
+    #[test]
+    fn many_inserted_at_once_are_those_that_find_room(
+        capacity in 1..200usize,
+        before in proptest::collection::vec((0..150u32, any::<bool>()), 0..100),
+        clients in proptest::collection::vec((0..150u32, any::<bool>()), 0..200),
+    ) {
+        let mut config = Config::default();
+        config.capacity = capacity;
+        let table = Table::new(config).unwrap();
+        let version = |v6: bool| if v6 { Version::V6 } else { Version::V4 };
+        // Slots that were used before, in any order.
+        for (client, v6) in before {
+            open(&table, 0, &datagram(version(v6), client), 1);
+        }
+        table.expire(at(40_000), usize::MAX, |_| {});
+        prop_assert!(table.is_empty());
+        let ended: Vec<_> = clients
+            .iter()
+            .enumerate()
+            .map(|(n, (client, v6))| {
+                let segment = Segment::Tcp(
+                    TcpHeader { flags: TcpFlags(TcpFlags::SYN), ..TcpHeader::default() },
+                    0,
+                );
+                let probe = probe(&tuple(version(*v6), *client, protocol::TCP), segment);
+                let connection = Connection::open(&probe, 40_000, 1, grant(n as u32, 7), false);
+                Ended { key: probe.key, connection: connection.unwrap() }
+            })
+            .collect();
+        let mut expected = HashMap::new();
+        for Ended { key, connection } in &ended {
+            if expected.len() < capacity {
+                expected.entry(*key).or_insert(*connection);
+            }
+        }
+        prop_assert_eq!(table.insert_all(&ended), expected.len());
+        prop_assert_eq!((table.len(), table.half_open()), (expected.len(), expected.len()));
+        let mut found = HashMap::new();
+        table.for_each(|key, connection| assert!(found.insert(key, connection).is_none()));
+        prop_assert_eq!(found, expected);
+    }
+
     #[test]
     fn packed_keys_come_out_as_they_went_in(
         a: u128, b: u128, ends: [u16; 3], protocol: u8,
@@ -328,6 +371,51 @@ proptest! {
         let (a, b) = (u128::from(a as u32), u128::from(b as u32));
         let key = Key { a, b, version: Version::V4, ..key };
         prop_assert_eq!(KeyV4::new(&key).key(), key);
+    }
+}
+
+/// Several threads insert the same connections at once, each in an order of its own, while others of
+/// theirs come and go: each is there once, and no slot is lost.
+#[test]
+fn many_inserted_by_several_threads_are_there_once() {
+    const COUNT: u32 = 20_000;
+    let mut config = Config::default();
+    config.capacity = 2 * COUNT as usize;
+    let table = Table::new(config).unwrap();
+    let ended: Vec<_> = (0..COUNT)
+        .map(|client| {
+            let probe = datagram(if client % 3 == 0 { Version::V6 } else { Version::V4 }, client);
+            let connection = Connection::open(&probe, 0, 1, grant(client, 7), false).unwrap();
+            Ended { key: probe.key, connection }
+        })
+        .collect();
+    for round in 0..5u64 {
+        let now = round * 100_000;
+        let inserted = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for thread in 0..4u32 {
+                let (table, ended, inserted) = (&table, &ended, &inserted);
+                scope.spawn(move || {
+                    let mut mine: Vec<_> = ended.clone();
+                    mine.rotate_left((thread * COUNT / 4) as usize);
+                    for connection in &mut mine {
+                        connection.connection.seen = now as u32;
+                    }
+                    for (n, part) in mine.chunks(100).enumerate() {
+                        inserted.fetch_add(table.insert_all(part) as u64, Ordering::Relaxed);
+                        let other = COUNT + thread * 1000 + n as u32 % 1000;
+                        open(table, now, &datagram(Version::V4, other), 1);
+                    }
+                });
+            }
+        });
+        assert_eq!(inserted.load(Ordering::Relaxed), u64::from(COUNT));
+        let others = 4 * u64::from((COUNT / 100).min(1000));
+        assert_eq!(table.len() as u64, u64::from(COUNT) + others);
+        let mut found = HashSet::new();
+        table.for_each(|key, _| assert!(found.insert(key)));
+        assert!(ended.iter().all(|ended| found.contains(&ended.key)));
+        assert_eq!(table.expire(at(now + 90_000), usize::MAX, |_| {}), found.len());
     }
 }
 

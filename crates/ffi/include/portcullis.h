@@ -3382,8 +3382,8 @@ int32_t portcullis_engine_save_connections(const struct portcullis_engine *engin
  * are those of unknown connections.
  *
  * What was allowed before is not allowed for that: each connection is judged by the policy in force at
- * its next packet, in the direction in which it was opened (`PORTCULLIS_KEEP`: it goes on without being
- * judged; `PORTCULLIS_CUT`: it is forgotten).
+ * its next packet, in the direction in which it was opened (with `PORTCULLIS_KEEP` too;
+ * `PORTCULLIS_CUT`: it is forgotten).
  *
  * `fd`: a descriptor to read from, blocking; it is the caller's, and not closed. May read further than
  * the end of the connections. `windows`: `PORTCULLIS_WINDOWS_...`. `out`: may be NULL.

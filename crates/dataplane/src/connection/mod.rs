@@ -23,7 +23,8 @@ use crate::reason::Reason;
 /// What a policy change does to connections that an older policy allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnPolicyChange {
-    /// They live on until they end by themselves.
+    /// They live on until they end by themselves; those of another process, put back by
+    /// [`Table::restore`], are judged once.
     Keep,
     /// Their next packet is judged by the new policy, as if the connection were opened now.
     #[default]

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
+use super::snapshot::UNJUDGED;
 use super::state::{Connection, Grant};
 use super::tcp::Step;
 use super::{Config, Direction, Ended, Key, OnPolicyChange, Probe, Settled, Tracked};
@@ -189,8 +190,8 @@ fn lapsed(config: &Config, connection: &Connection, generation: u32) -> Option<F
         return None;
     }
     match config.on_policy_change {
-        OnPolicyChange::Keep => None,
-        OnPolicyChange::Rejudge => Some(Found::Lapsed { opened: connection.opened }),
+        OnPolicyChange::Keep if connection.generation != UNJUDGED => None,
         OnPolicyChange::Cut => Some(Found::Unknown),
+        _ => Some(Found::Lapsed { opened: connection.opened }),
     }
 }

@@ -3,9 +3,8 @@
 //! A file is a header of 16 bytes (`PCTS`, version, the wall clock), records of 96 bytes, and an end
 //! of 96 bytes with their number and a checksum; all little-endian. Times are written as "how long
 //! ago", and who reads adds what has passed since by the wall clock. Rules and identities are not
-//! written, because their numbers mean nothing in another process: with
-//! [`super::OnPolicyChange::Rejudge`] each connection is judged by the new policy at its next packet
-//! and gets them then; with `Keep` it goes on without them; with `Cut` it is forgotten.
+//! written, because their numbers mean nothing in another process: each connection is judged by the new
+//! policy at its next packet and gets them then; with [`super::OnPolicyChange::Cut`] it is forgotten.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, SystemTime};
@@ -171,8 +170,7 @@ impl Table {
             connections.extend(connection.map_err(|what| RestoreError::Record { record, what })?);
             record += 1;
         }
-        let adopted = |Ended { key, connection }: &&Ended| self.adopt(key, connection);
-        let restored = connections.iter().filter(adopted).count() as u32;
+        let restored = self.insert_all(&connections) as u32;
         Ok(Restored { restored, left_out: record - restored, age })
     }
 }

@@ -109,91 +109,96 @@ impl Bucket {
     #[inline]
     pub(super) fn lock(&self) -> LockedBucket<'_> {
         // Nothing is needed, so the answer is never `None`.
-        let _ = acquire_if(&self.tags[1], LOCK, 0);
-        LockedBucket(self)
+        let second = acquire_if(&self.tags[1], LOCK, 0).unwrap_or_default();
+        LockedBucket { bucket: self, second }
     }
 }
 
 /// A bucket whose lock this value holds, until it is dropped. While held, nobody else writes.
-pub(super) struct LockedBucket<'a>(&'a Bucket);
+pub(super) struct LockedBucket<'a> {
+    bucket: &'a Bucket,
+    /// The word with the lock, without it: written back when the lock is released. Reading it from
+    /// memory just after the lock was taken would wait for that.
+    second: u64,
+}
 
 impl LockedBucket<'_> {
     /// A place without connection.
     #[inline]
     pub(super) fn vacant(&self) -> Option<usize> {
-        self.0.find(0).0.next()
+        self.find(0).next()
     }
 
     /// Names a slot at `place`.
     #[inline]
-    pub(super) fn set(&self, place: usize, tag: u8, slot: u32) {
-        self.0.slots[place].store(slot, Ordering::Relaxed);
+    pub(super) fn set(&mut self, place: usize, tag: u8, slot: u32) {
+        self.bucket.slots[place].store(slot, Ordering::Relaxed);
         self.set_tag(place, tag);
     }
 
     /// Forgets what is at `place`.
     #[inline]
-    pub(super) fn clear(&self, place: usize) {
+    pub(super) fn clear(&mut self, place: usize) {
         self.set_tag(place, 0);
-        self.0.slots[place].store(0, Ordering::Relaxed);
+        self.bucket.slots[place].store(0, Ordering::Relaxed);
     }
 
     /// Places whose tag is `tag`.
     #[inline]
     pub(super) fn find(&self, tag: u8) -> Matches {
-        self.0.find(tag).0
+        Matches::of(self.bucket.tags[0].load(Ordering::Relaxed), self.second, tag)
     }
 
     /// The slot number at `place`.
     #[inline]
     pub(super) fn slot(&self, place: usize) -> u32 {
-        self.0.slot(place)
+        self.bucket.slot(place)
     }
 
     /// How many of the following buckets may hold connections of this one.
     #[inline]
     pub(super) fn distance(&self) -> usize {
-        self.0.find(0).1
+        usize::from((self.second >> DISTANCE) as u8)
     }
 
     /// Notes that a connection of this bucket found room only `distance` buckets on (at most 255).
-    pub(super) fn note_elsewhere(&self, distance: usize) {
+    pub(super) fn note_elsewhere(&mut self, distance: usize) {
         let (elsewhere, farthest) = self.elsewhere();
         self.set_elsewhere(elsewhere + 1, farthest.max(distance as u64));
     }
 
     /// Notes that such a connection is gone.
-    pub(super) fn note_returned(&self) {
+    pub(super) fn note_returned(&mut self) {
         let (elsewhere, farthest) = self.elsewhere();
         let elsewhere = elsewhere.saturating_sub(1);
         self.set_elsewhere(elsewhere, if elsewhere == 0 { 0 } else { farthest });
     }
 
     fn elsewhere(&self) -> (u64, u64) {
-        let word = self.0.tags[1].load(Ordering::Relaxed);
-        (word >> ELSEWHERE & 0xfff, word >> DISTANCE & 0xff)
+        (self.second >> ELSEWHERE & 0xfff, self.second >> DISTANCE & 0xff)
     }
 
-    fn set_elsewhere(&self, count: u64, farthest: u64) {
-        let word = self.0.tags[1].load(Ordering::Relaxed);
-        let word = word & (LOCK | 0xffff_ffff) | count << ELSEWHERE | farthest << DISTANCE;
-        self.0.tags[1].store(word, Ordering::Release);
+    fn set_elsewhere(&mut self, count: u64, farthest: u64) {
+        self.second = self.second & 0xffff_ffff | count << ELSEWHERE | farthest << DISTANCE;
     }
 
     #[inline]
-    fn set_tag(&self, place: usize, tag: u8) {
-        let word = &self.0.tags[place / 8];
+    fn set_tag(&mut self, place: usize, tag: u8) {
         let shift = 8 * (place % 8);
-        let tags = word.load(Ordering::Relaxed) & !(0xff << shift) | u64::from(tag) << shift;
-        word.store(tags, Ordering::Release);
+        let set = |tags: u64| tags & !(0xff << shift) | u64::from(tag) << shift;
+        if place < 8 {
+            let first = &self.bucket.tags[0];
+            first.store(set(first.load(Ordering::Relaxed)), Ordering::Release);
+        } else {
+            self.second = set(self.second);
+        }
     }
 }
 
 impl Drop for LockedBucket<'_> {
     #[inline]
     fn drop(&mut self) {
-        let word = self.0.tags[1].load(Ordering::Relaxed);
-        self.0.tags[1].store(word & !LOCK, Ordering::Release);
+        self.bucket.tags[1].store(self.second, Ordering::Release);
     }
 }
 
@@ -218,7 +223,7 @@ mod tests {
         fn exactly_the_places_with_the_tag_are_found(tags: [u8; WIDTH], tag: u8, near in 0..3u8) {
             let bucket = Bucket::zero();
             let tags = tags.map(|t| if t % 3 == near { tag ^ (t & 1) } else { t });
-            let locked = bucket.lock();
+            let mut locked = bucket.lock();
             for (place, tag) in tags.iter().enumerate() {
                 locked.set(place, *tag, place as u32 * 7);
             }
@@ -226,11 +231,13 @@ mod tests {
                 locked.note_elsewhere(3);
             }
             let expected: Vec<_> = (0..WIDTH).filter(|place| tags[*place] == tag).collect();
+            prop_assert_eq!(locked.find(tag).collect::<Vec<_>>(), expected.clone());
+            prop_assert_eq!(locked.distance(), if tag > 0 { 3 } else { 0 });
+            prop_assert_eq!(locked.vacant(), tags.iter().position(|tag| *tag == 0));
+            drop(locked);
             let (found, distance) = bucket.find(tag);
             prop_assert_eq!(found.collect::<Vec<_>>(), expected);
             prop_assert_eq!(distance, if tag > 0 { 3 } else { 0 });
-            prop_assert_eq!(locked.vacant(), tags.iter().position(|tag| *tag == 0));
-            drop(locked);
             prop_assert!((0..WIDTH).all(|place| bucket.slot(place) == place as u32 * 7));
         }
     }

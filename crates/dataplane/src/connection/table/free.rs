@@ -44,6 +44,59 @@ impl Free {
         (1..STACKS).find_map(|n| self.pop_from(slots, (first + n) % STACKS, &fetch))
     }
 
+    /// Takes as many free slots as `out` has room for, or as there are; answers how many. One atomic
+    /// change for each stack that is asked, and one for those never used.
+    pub(super) fn pop_many(&self, slots: &[Slot], hint: usize, out: &mut [u32]) -> usize {
+        let mut taken = self.pop_chain(slots, hint % STACKS, out);
+        let limit = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+        let wanted = |fresh: u32| (limit - fresh.min(limit)).min((out.len() - taken) as u32);
+        let more = |fresh: u32| Some(fresh + wanted(fresh)).filter(|next| *next > fresh);
+        if let Ok(fresh) = self.fresh.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
+            for slot in fresh..fresh + wanted(fresh) {
+                out[taken] = slot;
+                taken += 1;
+            }
+        }
+        for n in 1..STACKS {
+            if taken == out.len() {
+                break;
+            }
+            taken += self.pop_chain(slots, (hint + n) % STACKS, &mut out[taken..]);
+        }
+        taken
+    }
+
+    /// The same from one stack, in one atomic change.
+    fn pop_chain(&self, slots: &[Slot], stack: usize, out: &mut [u32]) -> usize {
+        let head = &self.heads[stack];
+        let mut old = head.load(Ordering::Acquire);
+        'again: loop {
+            let (mut next, mut taken) = (old as u32, 0);
+            while next != 0 && taken < out.len() {
+                // A slot that another worker took meanwhile may say anything; then the head changed.
+                let Some(slot) = slots.get(next as usize) else {
+                    let now = head.load(Ordering::Acquire);
+                    if now == old {
+                        return 0;
+                    }
+                    old = now;
+                    continue 'again;
+                };
+                out[taken] = next;
+                taken += 1;
+                next = link(slot).load(Ordering::Relaxed) as u32;
+            }
+            if taken == 0 {
+                return 0;
+            }
+            let new = changed(old, next.into());
+            match head.compare_exchange_weak(old, new, Ordering::Acquire, Ordering::Acquire) {
+                Ok(_) => return taken,
+                Err(actual) => old = actual,
+            }
+        }
+    }
+
     /// Gives a slot back. Nobody else may hold it.
     pub(super) fn push(&self, slots: &[Slot], slot: u32) {
         let head = &self.heads[slot as usize / 64 % STACKS];

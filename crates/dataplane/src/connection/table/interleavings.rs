@@ -108,6 +108,28 @@ fn loom_one_of_two_opens() {
 }
 
 #[test]
+fn loom_many_are_inserted_beside_one_that_comes_and_goes() {
+    model(|| {
+        let part = part(3);
+        let other = {
+            let part = part.clone();
+            thread::spawn(move || {
+                assert!(matches!(insert(&part, 3), Inserted::Done));
+                assert!(remove(&part, 3));
+            })
+        };
+        let connections = [connection(1), connection(2)];
+        let many = [1, 2].map(|n| (key(n), spot(&part), &connections[usize::from(n) - 1]));
+        part.insert_all(&many, |_, done| assert!(matches!(done, Inserted::Done)));
+        assert!(look(&part, 1) && look(&part, 2));
+        other.join().unwrap();
+        assert!(look(&part, 1) && look(&part, 2) && !look(&part, 3));
+        assert!(matches!(insert(&part, 4), Inserted::Done), "the slot that came back");
+        assert!(matches!(insert(&part, 5), Inserted::Full));
+    });
+}
+
+#[test]
 fn loom_one_of_two_removes() {
     model(|| {
         let part = part(1);

@@ -11,6 +11,9 @@ use crate::prefetch::prefetch;
 /// Connections to a bucket when the table is full. Then about one in 150 finds no room in its own.
 const LOAD: usize = 9;
 
+/// Connections that are inserted together.
+pub(super) const TOGETHER: usize = 32;
+
 /// How far from its bucket a connection may stand. At the load above, the chance that no place is
 /// found within that is far below one in a million.
 const REACH: usize = if cfg!(loom) { 2 } else { 31 };
@@ -200,9 +203,15 @@ impl<K: Packed> Part<K> {
 
     /// Whether a connection with this key is there. Takes no lock.
     pub(super) fn contains(&self, key: &K, spot: Spot) -> bool {
-        let (home, tag) = (spot.home(), spot.tag());
-        let (_, distance) = self.buckets[home].find(tag);
-        (0..=distance.min(REACH)).any(|away| {
+        let bucket = &self.buckets[spot.home()];
+        let (mut matches, distance) = bucket.find(spot.tag());
+        matches.any(|place| self.has(bucket.slot(place), key))
+            || self.find_away(spot.home(), distance, spot.tag(), key)
+    }
+
+    /// Whether it is in one of the buckets that follow its own.
+    fn find_away(&self, home: usize, distance: usize, tag: u8, key: &K) -> bool {
+        (1..=distance.min(REACH)).any(|away| {
             let bucket = &self.buckets[home + away];
             bucket.find(tag).0.any(|place| self.has(bucket.slot(place), key))
         })
@@ -243,8 +252,46 @@ impl<K: Packed> Part<K> {
         let Some(index) = self.free.pop(&self.slots, spot.low_bits(), fetch) else {
             return Inserted::Full;
         };
+        self.fill(index, key, connection);
+        self.publish_or_free(key, spot, index)
+    }
+
+    /// Adds connections with different keys; `done` hears of each. The caller holds no slot. At most
+    /// [`TOGETHER`].
+    pub(super) fn insert_all(
+        &self,
+        connections: &[(K, Spot, &Connection)],
+        mut done: impl FnMut(&Connection, Inserted),
+    ) {
+        let mut slots = [0; TOGETHER];
+        let slots = &mut slots[..connections.len().min(TOGETHER)];
+        let hint = connections.first().map_or(0, |(_, spot, _)| spot.low_bits());
+        let taken = self.free.pop_many(&self.slots, hint, slots);
+        for index in &slots[..taken] {
+            self.prefetch(Guess(*index));
+        }
+        let (there, beyond) = connections.split_at(taken);
+        for ((key, _, connection), index) in there.iter().zip(&*slots) {
+            self.fill(*index, key, connection);
+        }
+        for ((key, spot, connection), index) in there.iter().zip(&*slots) {
+            done(connection, self.publish_or_free(key, *spot, *index));
+        }
+        for (_, _, connection) in beyond {
+            done(connection, Inserted::Full);
+        }
+    }
+
+    /// Puts key and connection into a slot that nobody else has.
+    #[inline(always)]
+    fn fill(&self, index: u32, key: &K, connection: &Connection) {
         key.put(&self.keys[index as usize]);
         Locked::fresh(&self.slots[index as usize], &self.carries[index as usize]).write(connection);
+    }
+
+    /// Names slot `index` in the index, or gives it back.
+    #[inline(always)]
+    fn publish_or_free(&self, key: &K, spot: Spot, index: u32) -> Inserted {
         let inserted = self.publish(key, spot, index);
         if !matches!(inserted, Inserted::Done) {
             // Nobody else takes it out: it is in no bucket.
@@ -259,14 +306,11 @@ impl<K: Packed> Part<K> {
     /// Names slot `index` in the index.
     fn publish(&self, key: &K, spot: Spot, index: u32) -> Inserted {
         let (home_at, tag) = (spot.home(), spot.tag());
-        let home = self.buckets[home_at].lock();
+        let mut home = self.buckets[home_at].lock();
         // All who insert this key hold this lock, so two cannot miss each other.
-        for away in 0..=home.distance().min(REACH) {
-            let bucket = &self.buckets[home_at + away];
-            let (mut matches, _) = bucket.find(tag);
-            if matches.any(|place| self.has(bucket.slot(place), key)) {
-                return Inserted::Exists;
-            }
+        let in_home = home.find(tag).any(|place| self.has(home.slot(place), key));
+        if in_home || self.find_away(home_at, home.distance(), tag, key) {
+            return Inserted::Exists;
         }
         if let Some(place) = home.vacant() {
             home.set(place, tag, index);
@@ -274,7 +318,7 @@ impl<K: Packed> Part<K> {
         }
         for away in 1..=REACH {
             // Locks are taken upwards only, so nobody waits in a circle.
-            let bucket = self.buckets[home_at + away].lock();
+            let mut bucket = self.buckets[home_at + away].lock();
             if let Some(place) = bucket.vacant() {
                 bucket.set(place, tag, index);
                 home.note_elsewhere(away);
@@ -294,7 +338,7 @@ impl<K: Packed> Part<K> {
         condition: impl FnOnce(&Locked<'_>) -> bool,
     ) -> Option<Connection> {
         let (home_at, tag) = (spot.home(), spot.tag());
-        let home = self.buckets[home_at].lock();
+        let mut home = self.buckets[home_at].lock();
         let in_home = home.find(tag).find(|place| home.slot(*place) == index);
         let connection = if let Some(place) = in_home {
             let connection = self.take(key, index, condition)?;
@@ -307,7 +351,7 @@ impl<K: Packed> Part<K> {
                     let place = bucket.find(tag).find(|place| bucket.slot(*place) == index)?;
                     Some((bucket, place))
                 })
-                .and_then(|(bucket, place)| {
+                .and_then(|(mut bucket, place)| {
                     let connection = self.take(key, index, condition)?;
                     bucket.clear(place);
                     home.note_returned();
