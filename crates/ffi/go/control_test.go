@@ -443,7 +443,7 @@ func TestFirewallBetweenNamespaces(t *testing.T) {
 		t.Error(lost, over, err)
 	}
 	sockets, err := f.Sockets()
-	if err != nil || len(sockets) < 2 || sockets[0].Port != 0 || sockets[0].InvalidDescriptors != 0 {
+	if err != nil || len(sockets) < 2 || sockets[0].Port != 0 || sockets[0].RXInvalidDescriptors != 0 {
 		t.Errorf("%+v, %v", sockets, err)
 	}
 	programs, err := f.Programs()

@@ -96,7 +96,14 @@ type Tuning struct {
 	BusyWait time.Duration
 	// NUMA is where packet memory lies on machines with several nodes.
 	NUMA NUMA
+	// Nice is the nice value of the workers' threads, from -20 to 19. 0 means -20, so that no packet
+	// waits for other work of the machine; [NiceOrdinary] means 0. Without CAP_SYS_NICE they keep that
+	// of the calling thread.
+	Nice int32
 }
+
+// NiceOrdinary as [Tuning.Nice] gives the workers a nice value of 0, that of ordinary threads.
+const NiceOrdinary int32 = C.PORTCULLIS_NICE_ORDINARY
 
 // NUMA is where packet memory lies: 0 on the node of the interfaces, else as [NUMANode] or
 // [NUMAAnywhere] say.
@@ -176,6 +183,7 @@ func (e *Engine) Start(wire Wire) (*Firewall, error) {
 	config.chunk_size, config.frames_per_queue = C.uint32_t(t.ChunkSize), C.uint32_t(t.FramesPerQueue)
 	config.busy_poll_us, config.busy_poll_budget = C.uint32_t(t.BusyPollMicroseconds), C.uint32_t(t.BusyPollBudget)
 	config.idle_rounds, config.numa = C.uint32_t(t.IdleRounds), C.uint32_t(t.NUMA)
+	config.nice = C.int32_t(t.Nice)
 	var err error
 	for to, from := range map[*C.uint32_t]time.Duration{
 		&config.stale_after_ms: t.StaleAfter, &config.tick_ms: t.Tick, &config.sweep_ms: t.Sweep,

@@ -20,13 +20,15 @@ type Port struct {
 
 // Socket is what the kernel counted on one socket.
 type Socket struct {
-	Port               int    // which interface, as [Firewall.Ports] has them
-	Queue              int    // which queue of it
-	Dropped            uint64 // packets: too long for a frame, or no frame
-	RXRingFull         uint64 // packets dropped because the RX ring was full
-	FillRingEmpty      uint64 // times the fill ring was found empty
-	TXRingEmpty        uint64 // times the TX ring was found empty
-	InvalidDescriptors uint64 // zero, or a mistake of the library
+	Port          int    // which interface, as [Firewall.Ports] has them
+	Queue         int    // which queue of it
+	Dropped       uint64 // packets: too long for a frame, or no frame
+	RXRingFull    uint64 // packets dropped because the RX ring was full
+	FillRingEmpty uint64 // times the fill ring was found empty
+	TXRingEmpty   uint64 // times the TX ring was found empty
+	// Descriptors that the kernel did not take from the fill ring and from the TX ring: zero, or a
+	// mistake of the library.
+	RXInvalidDescriptors, TXInvalidDescriptors uint64
 }
 
 // Program is what the XDP program on one interface did with its packets.
@@ -112,13 +114,14 @@ func (f *Firewall) Sockets() ([]Socket, error) {
 	sockets := make([]Socket, len(list))
 	for n, s := range list {
 		sockets[n] = Socket{
-			Port:               int(s.port),
-			Queue:              int(s.queue),
-			Dropped:            uint64(s.rx_dropped),
-			RXRingFull:         uint64(s.rx_ring_full),
-			FillRingEmpty:      uint64(s.rx_fill_ring_empty),
-			TXRingEmpty:        uint64(s.tx_ring_empty),
-			InvalidDescriptors: uint64(s.invalid_descriptors),
+			Port:                 int(s.port),
+			Queue:                int(s.queue),
+			Dropped:              uint64(s.rx_dropped),
+			RXRingFull:           uint64(s.rx_ring_full),
+			FillRingEmpty:        uint64(s.rx_fill_ring_empty),
+			TXRingEmpty:          uint64(s.tx_ring_empty),
+			RXInvalidDescriptors: uint64(s.rx_invalid_descriptors),
+			TXInvalidDescriptors: uint64(s.tx_invalid_descriptors),
 		}
 	}
 	return sockets, err

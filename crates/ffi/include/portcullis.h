@@ -394,6 +394,11 @@
 #define PORTCULLIS_HUGE_PAGES_REQUIRE 2
 
 /**
+ * [`portcullis_firewall_config::nice`]: a nice value of 0, that of ordinary threads.
+ */
+#define PORTCULLIS_NICE_ORDINARY 20
+
+/**
  * Packets can flow.
  */
 #define PORTCULLIS_PORT_UP 1
@@ -2245,6 +2250,16 @@ typedef struct portcullis_firewall_config {
    * unless set.
    */
   uint32_t busy_wait_ms;
+  /**
+   * Nice value of the workers' threads, from -20 to 19. 0: -20, so that no packet waits for other work
+   * of the machine; `PORTCULLIS_NICE_ORDINARY`: 0. Where CAP_SYS_NICE is missing they keep that of
+   * the calling thread.
+   */
+  int32_t nice;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
 } portcullis_firewall_config;
 
 /**
@@ -2319,9 +2334,13 @@ typedef struct portcullis_socket {
    */
   uint64_t tx_ring_empty;
   /**
-   * Descriptors that the kernel did not take: zero, or a mistake of this library.
+   * Descriptors in the fill ring that the kernel did not take: zero, or a mistake of this library.
    */
-  uint64_t invalid_descriptors;
+  uint64_t rx_invalid_descriptors;
+  /**
+   * The same in the TX ring.
+   */
+  uint64_t tx_invalid_descriptors;
 } portcullis_socket;
 
 /**

@@ -128,7 +128,16 @@ pub struct portcullis_firewall_config {
     /// Milliseconds to wait for queues and interfaces that a predecessor is just letting go of; 2 s
     /// unless set.
     pub busy_wait_ms: u32,
+    /// Nice value of the workers' threads, from -20 to 19. 0: -20, so that no packet waits for other work
+    /// of the machine; `PORTCULLIS_NICE_ORDINARY`: 0. Where CAP_SYS_NICE is missing they keep that of
+    /// the calling thread.
+    pub nice: i32,
+    /// Zero.
+    pub reserved: u32,
 }
+
+/// [`portcullis_firewall_config::nice`]: a nice value of 0, that of ordinary threads.
+pub const PORTCULLIS_NICE_ORDINARY: i32 = 20;
 
 // SAFETY: `repr(C)`, the size first, integers and raw pointers only.
 unsafe impl Growable for portcullis_firewall_config {
@@ -174,6 +183,8 @@ impl portcullis_firewall_config {
         mirror: core::ptr::null(),
         numa: 0,
         busy_wait_ms: 0,
+        nice: 0,
+        reserved: 0,
     };
 }
 

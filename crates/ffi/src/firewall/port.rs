@@ -50,8 +50,10 @@ pub struct portcullis_socket {
     pub rx_fill_ring_empty: u64,
     /// Times the TX ring was found empty.
     pub tx_ring_empty: u64,
-    /// Descriptors that the kernel did not take: zero, or a mistake of this library.
-    pub invalid_descriptors: u64,
+    /// Descriptors in the fill ring that the kernel did not take: zero, or a mistake of this library.
+    pub rx_invalid_descriptors: u64,
+    /// The same in the TX ring.
+    pub tx_invalid_descriptors: u64,
 }
 
 /// What the XDP program on one interface did with its packets. It grows at the end:

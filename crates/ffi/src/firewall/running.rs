@@ -18,7 +18,9 @@ use super::port::{
 use super::wire::{Learning, Wanted};
 use super::*;
 use crate::handle::lock;
-use crate::status::{Failure, PORTCULLIS_BAD_VALUE, PORTCULLIS_NULL, PORTCULLIS_SYSTEM};
+use crate::status::{
+    Failure, PORTCULLIS_BAD_SIZE, PORTCULLIS_BAD_VALUE, PORTCULLIS_NULL, PORTCULLIS_SYSTEM,
+};
 use crate::types::{fixed, flag};
 
 /// A firewall, and what its caller had no room for yet.
@@ -112,7 +114,8 @@ impl Running {
                 rx_ring_full: numbers.rx_ring_full,
                 rx_fill_ring_empty: numbers.rx_fill_ring_empty_descs,
                 tx_ring_empty: numbers.tx_ring_empty_descs,
-                invalid_descriptors: numbers.rx_invalid_descs + numbers.tx_invalid_descs,
+                rx_invalid_descriptors: numbers.rx_invalid_descs,
+                tx_invalid_descriptors: numbers.tx_invalid_descs,
             });
         }
         sockets.sort_by_key(|socket| (socket.port, socket.queue));
@@ -215,6 +218,15 @@ impl portcullis_firewall_config {
             let text = "error: tick_ms: at most 100, or ports take their worker for stalled";
             return Err(Failure::new(PORTCULLIS_BAD_VALUE, text));
         }
+        let nice = match self.nice {
+            0 => -20,
+            PORTCULLIS_NICE_ORDINARY => 0,
+            nice @ -20..=19 => nice as i8,
+            _ => return Err(PORTCULLIS_BAD_VALUE.into()),
+        };
+        if self.reserved != 0 {
+            return Err(PORTCULLIS_BAD_SIZE.into());
+        }
         let workers = (self.workers as usize).max(1);
         let config = match (given.a, given.b) {
             (None, None) => Config::idle(),
@@ -223,7 +235,7 @@ impl portcullis_firewall_config {
             (Some(a), Some(b)) => Config::wire(a, b),
         };
         let cpus: Vec<usize> = given.cpus.iter().map(|cpu| *cpu as usize).collect();
-        let config = config.workers(workers).cpus(cpus).mode(mode).failure(failure);
+        let config = config.workers(workers).cpus(cpus).nice(nice).mode(mode).failure(failure);
         let config = match given.mirror {
             Some(interface) => config.mirror_to(interface),
             None => config,

@@ -263,6 +263,9 @@ static int run(const char *a, const char *b) {
     OK(portcullis_engine_error(engine, text, sizeof text, NULL));
     CHECK(strstr(text, "nosuch1") != NULL);
     wire.mirror = NULL;
+    wire.nice = 21;
+    STATUS(PORTCULLIS_BAD_VALUE, portcullis_firewall_start(engine, &wire, &firewall));
+    wire.nice = PORTCULLIS_NICE_ORDINARY;
     wire.numa = UINT32_MAX;
     wire.busy_wait_ms = 3000;
     OK(portcullis_firewall_start(engine, &wire, &firewall));
@@ -274,7 +277,7 @@ static int run(const char *a, const char *b) {
     STATUS(PORTCULLIS_BAD_VALUE, portcullis_firewall_port(firewall, 2, &port));
     OK(portcullis_firewall_sockets(firewall, sockets, sizeof sockets[0], 64, &count));
     CHECK(count >= 2 && sockets[0].port == 0 && sockets[count - 1].port == 1);
-    CHECK(sockets[0].invalid_descriptors == 0);
+    CHECK(sockets[0].rx_invalid_descriptors == 0 && sockets[0].tx_invalid_descriptors == 0);
     OK(portcullis_firewall_lesser_mode(firewall, text, sizeof text, NULL));
     OK(portcullis_firewall_error(firewall, text, sizeof text, NULL));
     puts("ready");
