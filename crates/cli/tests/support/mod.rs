@@ -334,6 +334,19 @@ impl Running {
         panic!("no line with {text:?}; it said:\n{seen}");
     }
 
+    /// Waits for a line with each of `texts`, in any order: standard output and error come on ways of
+    /// their own.
+    #[allow(dead_code)] // one test's need
+    pub(crate) fn wait_for_all(&mut self, texts: &[&str]) {
+        let mut missing = texts.to_vec();
+        let until = Instant::now() + Duration::from_secs(60);
+        while !missing.is_empty() {
+            let line = self.lines.recv_timeout(until - Instant::now().min(until));
+            let line = line.unwrap_or_else(|_| panic!("no line with {missing:?}"));
+            missing.retain(|text| !line.contains(text));
+        }
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).unwrap();
     }

@@ -303,7 +303,7 @@ pub fn run(data: &[u8]) {
     let connections = SimpleTable::new(config.connections);
     let mut model = Model {
         connections,
-        generation: 0,
+        generation: 1,
         policy: 0,
         zone: true,
         staged: None,
