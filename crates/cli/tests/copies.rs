@@ -107,8 +107,7 @@ fn rates_of_rules_hold_and_misspelt_ones_are_told() {
     )
     .unwrap();
     let mut run = wire.run(&["--config", &path]);
-    run.wait_for("no rule loaded is NetworkPolicy/default/only-cleint");
-    run.wait_for("control socket");
+    run.wait_for_all(["no rule loaded is NetworkPolicy/default/only-cleint", "control socket"]);
     // Two thousand packets a second there, and those that pass back: of all of them, 50 and 100 a second,
     // however long the machine takes for it.
     let began = Instant::now();

@@ -67,8 +67,7 @@ fn received(tap: Tap, ports: &[u16]) -> Vec<(u16, u32)> {
 }
 
 fn ready(run: &mut Running, expected: &str) -> String {
-    let line = run.wait_for(expected);
-    run.wait_for("ready");
+    let [line, _] = run.wait_for_all([expected, "ready"]);
     line
 }
 

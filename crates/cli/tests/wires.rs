@@ -309,7 +309,7 @@ fn run_follows_the_wires_of_its_file_and_interfaces_that_come_and_go() {
     files.settings("[a0:b0, a2:b2]");
 
     node.middle.ip("link del a2").unwrap();
-    run.wait_for_all(&["wire a2:b2: a2 is gone", "wire a2:b2 is missing"]);
+    run.wait_for_all(["wire a2:b2: a2 is gone", "wire a2:b2 is missing"]);
     assert!(node.passes(0));
     node.server.ip("link del s2").unwrap();
     node.link(2);

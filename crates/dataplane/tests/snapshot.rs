@@ -86,6 +86,23 @@ fn connections_go_on_after_a_restart() {
     }
 }
 
+/// Workers go on while a file is written: a connection with a packet since then is as young as can be.
+#[test]
+fn packets_that_come_while_a_file_is_written_lose_no_connection() {
+    let policy = || Table_::allow(&[(1, 2, 17, 53)]);
+    let mut before = lane(pipeline::Config::default(), policy());
+    assert!(passes(&mut before, 1000, &udp(A, 5000, B, 53, b"q")));
+    assert!(passes(&mut before, 1043, &udp(B, 53, A, 5000, b"a")));
+    let file = save(before.engine().table(), 1000, epoch());
+    let mut after = lane(pipeline::Config::default(), policy());
+    let later = epoch() + Duration::from_secs(1);
+    let restored = restore(after.engine().table(), 50, later, &file).unwrap();
+    assert_eq!((restored.restored, restored.left_out), (1, 0));
+    // Three minutes of silence, one second of which the restart took.
+    assert_eq!(after.expire(at(50 + 178_999), 100), 0);
+    assert_eq!(after.expire(at(50 + 179_000), 100), 1);
+}
+
 /// Rules and identities have other numbers in the next process: a restored connection is the policy's
 /// to judge before its first packet passes.
 #[test]
@@ -279,6 +296,9 @@ fn files_saved_under_traffic_are_right() {
                     lane.expire(at(now), 4000);
                 }
             });
+        }
+        while engine.connections() < 1000 {
+            std::thread::yield_now();
         }
         let mut most = 0;
         for _ in 0..300 {

@@ -334,17 +334,23 @@ impl Running {
         panic!("no line with {text:?}; it said:\n{seen}");
     }
 
-    /// Waits for a line with each of `texts`, in any order: standard output and error come on ways of
-    /// their own.
-    #[allow(dead_code)] // one test's need
-    pub(crate) fn wait_for_all(&mut self, texts: &[&str]) {
-        let mut missing = texts.to_vec();
+    /// Waits for a line with each of `texts` and answers these. They come in any order: standard output
+    /// and error go ways of their own.
+    #[allow(dead_code)] // not every test needs it
+    pub(crate) fn wait_for_all<const N: usize>(&mut self, texts: [&str; N]) -> [String; N] {
+        let mut found = [const { String::new() }; N];
         let until = Instant::now() + Duration::from_secs(60);
-        while !missing.is_empty() {
-            let line = self.lines.recv_timeout(until - Instant::now().min(until));
-            let line = line.unwrap_or_else(|_| panic!("no line with {missing:?}"));
-            missing.retain(|text| !line.contains(text));
+        while found.iter().any(String::is_empty) {
+            let Ok(line) = self.lines.recv_timeout(until - Instant::now().min(until)) else {
+                panic!("not all lines with {texts:?}, only {found:?}");
+            };
+            for (text, found) in texts.iter().zip(&mut found) {
+                if found.is_empty() && line.contains(text) {
+                    found.clone_from(&line);
+                }
+            }
         }
+        found
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use super::key::Direction;
 use super::sctp::{Sctp, SctpPhase};
-use super::state::{Connection, Grant, Protocol, Traffic};
+use super::state::{Connection, Grant, Protocol, Traffic, idle};
 use super::table::Table;
 use super::tcp::{Phase, Side, Tcp, pack_window, unpack_window};
 use super::{Ended, Key};
@@ -276,6 +276,8 @@ impl Clock {
 }
 
 fn encode(now: u32, key: &Key, connection: &Connection) -> [u8; RECORD] {
+    // Workers go on while connections are saved: what they saw since `now` was just now.
+    let now = now.wrapping_add(idle(connection.seen, now));
     let mut record = [0; RECORD];
     let mut rest = &mut record[..];
     let mut put = |bytes: &[u8]| {
