@@ -14,6 +14,8 @@ pub const STALE_AFTER: Duration = Duration::from_millis(500);
 
 /// Bytes between the beats of two queues: `struct beat` of the program.
 const STRIDE: usize = 64;
+/// Where in it stands that the program runs on one CPU at a time.
+const EXCLUSIVE: usize = 8;
 
 /// The beats of all slots of one loaded program.
 #[derive(Debug)]
@@ -37,6 +39,21 @@ impl Beats {
     /// Declares the userspace of a slot gone.
     pub(crate) fn stop(&self, slot: u32) {
         self.of(slot).store(0, Ordering::Relaxed);
+    }
+
+    /// Makes a slot as it was in the beginning.
+    pub(crate) fn reset(&self, slot: u32) {
+        self.stop(slot);
+        self.exclusive(slot).store(0, Ordering::Relaxed);
+    }
+
+    /// Declares that no two CPUs run the program for the queue of this slot at once.
+    pub(crate) fn set_exclusive(&self, slot: u32) {
+        self.exclusive(slot).store(1, Ordering::Relaxed);
+    }
+
+    fn exclusive(&self, slot: u32) -> &AtomicU64 {
+        self.0.atomic_u64(slot as usize * STRIDE + EXCLUSIVE)
     }
 
     fn of(&self, slot: u32) -> &AtomicU64 {

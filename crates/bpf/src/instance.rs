@@ -2,7 +2,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::{io, iter};
+use std::time::Duration;
+use std::{io, thread};
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
@@ -19,7 +20,7 @@ pub(crate) struct Instance {
     /// Interface indices mean something in one network namespace only.
     namespace: Option<Namespace>,
     program: OwnedFd,
-    ports: MapHandle,
+    queues: MapHandle,
     sockets: MapHandle,
     beats: Beats,
     early_drop: EarlyDrop,
@@ -30,9 +31,12 @@ pub(crate) struct Instance {
 #[derive(Debug)]
 struct Taken {
     interfaces: Vec<u32>,
-    most_interfaces: usize,
     slots: Vec<bool>,
 }
+
+/// What stands for the queues that a port got after it was opened, and for the slot that they have:
+/// `OTHER_QUEUES` of the program.
+const OTHER_QUEUES: u32 = u32::MAX;
 
 /// The slots of one port's queues. Its [`Heartbeat`](crate::Heartbeat)s hold them too: none of them
 /// may speak for another port that got the same slots.
@@ -44,24 +48,19 @@ pub(crate) struct Slots {
 }
 
 impl Instance {
-    /// Loads a program with room for `ports` ports that have `slots` queues together.
+    /// Loads a program with room for ports that have `slots` queues together.
     pub(crate) fn load(
         variant: Variant,
         namespace: Option<Namespace>,
-        ports: u32,
         slots: u32,
         early_drop: Option<EarlyDrop>,
     ) -> Result<Self, Error> {
-        let Loaded { program, ports: map, sockets, beats, early_drop } =
-            object::load(&variant, ports, slots, early_drop)?;
+        let Loaded { program, queues, sockets, beats, early_drop } =
+            object::load(&variant, slots, early_drop)?;
         let beats = Beats::map(beats.as_fd(), slots)?;
-        let taken = Taken {
-            interfaces: Vec::new(),
-            most_interfaces: ports as usize,
-            slots: vec![false; slots as usize],
-        };
+        let taken = Taken { interfaces: Vec::new(), slots: vec![false; slots as usize] };
         let taken = Mutex::new(taken);
-        Ok(Self { variant, namespace, program, ports: map, sockets, beats, early_drop, taken })
+        Ok(Self { variant, namespace, program, queues, sockets, beats, early_drop, taken })
     }
 
     /// Whether it is what a port with these settings, in this namespace, would load.
@@ -77,10 +76,11 @@ impl Instance {
         let slots = Slots { instance: Arc::clone(self), first, queues };
         let written = (first..first + queues)
             .try_for_each(|slot| {
-                self.beats.stop(slot);
-                self.forget_socket(slot)
+                self.beats.reset(slot);
+                self.forget_socket(slot)?;
+                self.write_queue(interface.index(), slot - first, slot)
             })
-            .and_then(|()| self.write_port(interface.index(), first, queues));
+            .and_then(|()| self.write_queue(interface.index(), OTHER_QUEUES, OTHER_QUEUES));
         if let Err(source) = written {
             slots.leave(interface.index());
             return Err(Error::system("making room for a port in the XDP program's maps", source));
@@ -106,32 +106,27 @@ impl Instance {
             .map_err(|error| sys::os_error(&error))
     }
 
-    pub(crate) fn counters(&self, interface: u32) -> Result<Counters, Error> {
-        let values =
-            self.ports.lookup_percpu(&interface.to_ne_bytes(), MapFlags::ANY).map_err(|error| {
-                Error::system("reading the program's counters", sys::os_error(&error))
-            })?;
-        let mut counters = Counters::default();
-        for value in values.iter().flatten() {
-            // `struct port` of the program: where its slots are, then the counts.
-            counters.add(value.get(8..).unwrap_or_default());
-        }
-        Ok(counters)
-    }
-
-    /// `struct port` of the program, with all counts at zero, on every CPU.
-    fn write_port(&self, interface: u32, first: u32, queues: u32) -> io::Result<()> {
-        let mut value = vec![0; self.ports.value_size() as usize];
-        for (to, from) in
-            value.iter_mut().zip(first.to_ne_bytes().into_iter().chain(queues.to_ne_bytes()))
-        {
+    /// `struct queue` of the program, with all counts at zero. The kernel takes memory for it from a
+    /// reserve that it fills behind the caller's back.
+    fn write_queue(&self, interface: u32, queue: u32, slot: u32) -> io::Result<()> {
+        const TRIES: u32 = 20;
+        let mut value = vec![0; self.queues.value_size() as usize];
+        for (to, from) in value.iter_mut().zip(slot.to_ne_bytes()) {
             *to = from;
         }
-        let write = || {
-            let values: Vec<_> = iter::repeat_n(value, libbpf_rs::num_possible_cpus()?).collect();
-            self.ports.update_percpu(&interface.to_ne_bytes(), &values, MapFlags::NO_EXIST)
-        };
-        write().map_err(|error| sys::os_error(&error))
+        let mut tries = 0;
+        loop {
+            let key = queue_key(interface, queue);
+            let Err(error) = self.queues.update(&key, &value, MapFlags::NO_EXIST) else {
+                return Ok(());
+            };
+            let error = sys::os_error(&error);
+            tries += 1;
+            if error.raw_os_error() != Some(libc::ENOMEM) || tries == TRIES {
+                return Err(error);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn forget_socket(&self, slot: u32) -> io::Result<()> {
@@ -166,10 +161,38 @@ impl Slots {
         Ok(self.first + queue)
     }
 
+    /// Declares that no two CPUs run the program for one queue at once, so that they need not count
+    /// with atomic additions.
+    pub(crate) fn set_exclusive(&self) {
+        for slot in self.first..self.first + self.queues {
+            self.instance.beats.set_exclusive(slot);
+        }
+    }
+
+    /// What was counted on all queues of `interface`. A system call for each, and one more.
+    pub(crate) fn counters(&self, interface: u32) -> Result<Counters, Error> {
+        let mut counters = Counters::default();
+        for queue in self.each_queue() {
+            let key = queue_key(interface, queue);
+            let value = self.instance.queues.lookup(&key, MapFlags::ANY).map_err(|error| {
+                Error::system("reading the program's counters", sys::os_error(&error))
+            })?;
+            // `struct queue` of the program: where its slot is, then the counts.
+            counters.add(value.unwrap_or_default().get(8..).unwrap_or_default());
+        }
+        Ok(counters)
+    }
+
+    fn each_queue(&self) -> impl Iterator<Item = u32> {
+        (0..self.queues).chain([OTHER_QUEUES])
+    }
+
     /// Ends the steering of packets of `interface`. The slots stay taken.
     pub(crate) fn leave(&self, interface: u32) {
         // These cannot fail for a reason that matters: at worst there is nothing to take out.
-        let _ = self.instance.ports.delete(&interface.to_ne_bytes());
+        for queue in self.each_queue() {
+            let _ = self.instance.queues.delete(&queue_key(interface, queue));
+        }
         for slot in self.first..self.first + self.queues {
             let _ = self.instance.forget_socket(slot);
         }
@@ -186,7 +209,7 @@ impl Drop for Slots {
 impl Taken {
     /// Takes an interface and a run of slots for its queues; answers the first of them.
     fn take(&mut self, interface: u32, queues: u32) -> Option<u32> {
-        if self.interfaces.len() >= self.most_interfaces || self.interfaces.contains(&interface) {
+        if self.interfaces.contains(&interface) {
             return None;
         }
         let queues = queues.max(1) as usize;
@@ -204,19 +227,27 @@ impl Taken {
     }
 }
 
+/// `struct queue_key` of the program.
+fn queue_key(interface: u32, queue: u32) -> [u8; 8] {
+    let mut key = [0; 8];
+    key[..4].copy_from_slice(&interface.to_ne_bytes());
+    key[4..].copy_from_slice(&queue.to_ne_bytes());
+    key
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn slots_are_taken_in_runs_and_given_back() {
-        let mut taken = Taken { interfaces: Vec::new(), most_interfaces: 3, slots: vec![false; 8] };
+        let mut taken = Taken { interfaces: Vec::new(), slots: vec![false; 8] };
         assert_eq!(taken.take(7, 3), Some(0));
         assert_eq!(taken.take(7, 1), None, "an interface is a port once");
         assert_eq!(taken.take(8, 6), None, "five are left");
         assert_eq!(taken.take(8, 3), Some(3));
         assert_eq!(taken.take(9, 2), Some(6));
-        assert_eq!(taken.take(10, 0), None, "three ports are all");
+        assert_eq!(taken.take(10, 0), None, "each port takes one at least");
         taken.interfaces.retain(|interface| *interface != 8);
         assert_eq!(taken.take(10, 1), None, "its slots are not free yet");
         taken.release(3, 3);

@@ -14,6 +14,7 @@ pub struct Interface {
     mtu: u32,
     rx_queues: u32,
     tx_queues: u32,
+    queues_are_exclusive: bool,
 }
 
 impl Interface {
@@ -32,7 +33,11 @@ impl Interface {
             .map_err(|source| Error::system(format!("reading the MTU of {name}"), source))?;
         // Drivers without the call have one queue each way.
         let (rx_queues, tx_queues) = sys::interface_channels(&c_name).unwrap_or((1, 1));
-        Ok(Self { name: name.to_owned(), index, mtu, rx_queues, tx_queues })
+        // Every other driver polls a queue (NAPI), which happens on one CPU at a time. The program of a
+        // tun or tap runs within the calls of those who write to it. In doubt: not.
+        let driver = sys::interface_driver(&c_name);
+        let queues_are_exclusive = driver.is_ok_and(|driver| driver != b"tun" && driver != b"");
+        Ok(Self { name: name.to_owned(), index, mtu, rx_queues, tx_queues, queues_are_exclusive })
     }
 
     /// The name, such as `eth0`.
@@ -80,6 +85,11 @@ impl Interface {
     /// Number of receive queues in use, at least 1.
     pub fn rx_queues(&self) -> u32 {
         self.rx_queues
+    }
+
+    /// Whether the driver receives from a queue on one CPU at a time.
+    pub(crate) fn queues_are_exclusive(&self) -> bool {
+        self.queues_are_exclusive
     }
 
     /// Number of transmit queues in use, at least 1.

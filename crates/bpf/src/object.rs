@@ -58,17 +58,16 @@ impl Variant {
 /// A loaded XDP program and its maps.
 pub(crate) struct Loaded {
     pub(crate) program: OwnedFd,
-    pub(crate) ports: MapHandle,
+    pub(crate) queues: MapHandle,
     pub(crate) sockets: MapHandle,
     pub(crate) beats: MapHandle,
     pub(crate) early_drop: EarlyDrop,
 }
 
-/// Loads the XDP program with room for `ports` ports that have `slots` queues together, and with the
+/// Loads the XDP program with room for ports that have `slots` queues together, and with the
 /// early-drop set given, or one of its own.
 pub(crate) fn load(
     variant: &Variant,
-    ports: u32,
     slots: u32,
     early_drop: Option<EarlyDrop>,
 ) -> Result<Loaded, Error> {
@@ -76,7 +75,8 @@ pub(crate) fn load(
     let configure = |object: &mut OpenObject| {
         for mut map in object.maps_mut() {
             match map.name().to_str() {
-                Some("ports") => map.set_max_entries(ports)?,
+                // One more for each port, which has one queue at least.
+                Some("queues") => map.set_max_entries(slots.saturating_mul(2))?,
                 Some("sockets" | "beats") => map.set_max_entries(slots)?,
                 Some(name @ ("early_drop_ipv4" | "early_drop_ipv6")) => {
                     let given = early_drop.as_ref().map(EarlyDrop::maps);
@@ -102,7 +102,7 @@ pub(crate) fn load(
     };
     Ok(Loaded {
         program: program(&object, entry)?,
-        ports: map("ports")?,
+        queues: map("queues")?,
         sockets: map("sockets")?,
         beats: map("beats")?,
         early_drop: match early_drop {

@@ -81,7 +81,12 @@ impl Program {
         }
         let what = || format!("interface {}: reading the attach mode back", interface.name());
         match sys::attached_mode(interface.index()) {
-            Ok(ATTACHED_NATIVE) => Ok(AttachMode::Native),
+            Ok(ATTACHED_NATIVE) => {
+                if interface.queues_are_exclusive() {
+                    self.slots.set_exclusive();
+                }
+                Ok(AttachMode::Native)
+            }
             Ok(ATTACHED_GENERIC) => Ok(AttachMode::Generic),
             Ok(other) => Err(Error::System {
                 what: what(),
@@ -135,12 +140,12 @@ impl Program {
         self.slots.queues()
     }
 
-    /// Reads all counters. A system call.
+    /// Reads all counters. A system call for each queue, and one more.
     ///
     /// # Errors
     /// A failed system call.
     pub fn counters(&self) -> Result<Counters, Error> {
-        self.slots.instance().counters(self.interface)
+        self.slots.counters(self.interface)
     }
 
     /// Runs the program once over `packet`, in the kernel but on no interface, as received on queue

@@ -21,11 +21,10 @@ pub struct Programs {
     instances: Arc<Mutex<Vec<Weak<Instance>>>>,
 }
 
-/// Ports that the first program has room for, and how much more every further one. What takes room
-/// are the counters of each port on each CPU: 0.4 KiB.
-const FIRST_PORTS: u32 = 64;
-const GROWTH: u32 = 8;
-const MOST_PORTS: u32 = 4096;
+/// Queues that a program has room for. What takes memory before a port comes, whatever the number of
+/// CPUs, is 0.1 KiB for each: 0.4 MiB. A port takes 0.5 KiB when it comes, and as much for each of its
+/// queues.
+const SLOTS: u32 = 4096;
 
 impl Programs {
     /// The program for `interface`, with a slot for each of its receive queues. Until the first
@@ -41,7 +40,6 @@ impl Programs {
         let namespace = Namespace::current().ok();
         let mut instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
         instances.retain(|instance| instance.strong_count() > 0);
-        let mut ports = FIRST_PORTS;
         let mut early_drop = None;
         for instance in instances.iter().filter_map(Weak::upgrade) {
             let set = instance.early_drop();
@@ -54,10 +52,9 @@ impl Programs {
             if let Some(slots) = instance.join(interface)? {
                 return Ok(Program::new(interface, slots, bypass));
             }
-            ports = (ports * GROWTH).min(MOST_PORTS);
         }
-        let slots = (ports * 2).max(interface.rx_queues());
-        let instance = Arc::new(Instance::load(variant, namespace, ports, slots, early_drop)?);
+        let slots = SLOTS.max(interface.rx_queues());
+        let instance = Arc::new(Instance::load(variant, namespace, slots, early_drop)?);
         let slots = instance
             .join(interface)?
             .ok_or(Error::NoSuchQueue { queue: interface.rx_queues(), queues: slots })?;

@@ -14,6 +14,8 @@ use libbpf_rs::libbpf_sys;
 
 /// `ETHTOOL_GCHANNELS` of linux/ethtool.h.
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
+/// `ETHTOOL_GDRVINFO` of linux/ethtool.h.
+const ETHTOOL_GDRVINFO: u32 = 0x3;
 
 /// `struct ethtool_channels` of linux/ethtool.h.
 #[repr(C)]
@@ -25,6 +27,14 @@ struct EthtoolChannels {
     tx: u32,
     other: u32,
     combined: u32,
+}
+
+/// `struct ethtool_drvinfo` of linux/ethtool.h: here only its first field matters.
+#[repr(C)]
+struct EthtoolDriver {
+    command: u32,
+    driver: [u8; 32],
+    _rest: [u8; 160],
 }
 
 pub(crate) fn interface_index(name: &CStr) -> Option<u32> {
@@ -56,6 +66,15 @@ pub(crate) fn interface_channels(name: &CStr) -> io::Result<(u32, u32)> {
     request.ifr_ifru.ifru_data = ptr::from_mut(&mut channels).cast();
     interface_ioctl(libc::SIOCETHTOOL, &mut request)?;
     Ok(((channels.rx + channels.combined).max(1), (channels.tx + channels.combined).max(1)))
+}
+
+/// The name of the driver, without the zeroes behind it.
+pub(crate) fn interface_driver(name: &CStr) -> io::Result<Vec<u8>> {
+    let mut info = EthtoolDriver { command: ETHTOOL_GDRVINFO, driver: [0; 32], _rest: [0; 160] };
+    let mut request = interface_request(name);
+    request.ifr_ifru.ifru_data = ptr::from_mut(&mut info).cast();
+    interface_ioctl(libc::SIOCETHTOOL, &mut request)?;
+    Ok(info.driver.into_iter().take_while(|byte| *byte != 0).collect())
 }
 
 fn interface_request(name: &CStr) -> libc::ifreq {

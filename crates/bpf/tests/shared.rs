@@ -1,70 +1,27 @@
 //! Ports that share a loaded program: what they share and what they do not. Needs CAP_NET_ADMIN,
 //! CAP_SYS_ADMIN (for network namespaces), CAP_BPF and iproute2.
 
+mod lab;
+
 use std::collections::{BTreeSet, VecDeque};
-use std::ffi::CString;
+use std::io::Write;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use lab::{counts, in_a_namespace, ip, link, load, load_in, send};
 use portcullis_bpf::{
-    Attach, Error, FailureMode, Heartbeat, Interface, Kind, Program, Programs, Settings, Verdict,
+    Attach, FailureMode, Heartbeat, Interface, Program, Programs, Settings, Verdict,
 };
 
 const XDP_DROP: u32 = 1;
 
-/// Runs a test in a network namespace of its own; says so aloud where that is not permitted.
-fn in_a_namespace(test: impl FnOnce() + Send) {
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            // SAFETY: no pointers are passed; the thread ends with the test.
-            if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-                eprintln!("skipped: {}", std::io::Error::last_os_error());
-                return;
-            }
-            let lo = Interface::by_name("lo").unwrap();
-            match Programs::default().load(&lo, &Settings::default()) {
-                Err(Error::NotPermitted { .. }) => eprintln!("skipped: needs CAP_BPF"),
-                answer => {
-                    answer.unwrap();
-                    test();
-                }
-            }
-        });
-    });
-}
-
-fn ip(args: &str) -> String {
-    let output = Command::new("ip").args(args.split_whitespace()).output().unwrap();
-    assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// A link between two interfaces, up.
-fn link(one: &str, other: &str) {
-    ip(&format!("link add name {one} type veth peer name {other}"));
-    for end in [one, other] {
-        ip(&format!("link set {end} up"));
-    }
-}
-
-fn load(programs: &Programs, interface: &str, settings: &Settings) -> Program {
-    let interface = Interface::by_name(interface).unwrap();
-    let mut program = programs.load(&interface, settings).unwrap();
-    // What another thread starts meanwhile has a predecessor's link open for a moment.
-    for _ in 0..100 {
-        match program.attach(&interface, Attach::Native, None) {
-            Err(Error::Occupied { .. }) => thread::sleep(Duration::from_millis(10)),
-            answer => {
-                answer.unwrap();
-                return program;
-            }
-        }
-    }
-    panic!("port {} stays occupied", interface.name());
+fn ip_batch(commands: &str) {
+    let mut ip = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    ip.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
+    assert!(ip.wait().unwrap().success());
 }
 
 /// The number of the program that runs on an interface.
@@ -72,52 +29,6 @@ fn id(interface: &str) -> u64 {
     let said = ip(&format!("link show dev {interface}"));
     let id = said.split("prog/xdp id ").nth(1).unwrap_or_else(|| panic!("no program: {said}"));
     id.split_whitespace().next().unwrap().parse().unwrap()
-}
-
-/// Sends frames that no network stack makes by itself.
-fn send(interface: &str, count: usize) {
-    // SAFETY: no pointers are passed.
-    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
-    // SAFETY: opened above, owned by nobody else.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    let name = CString::new(interface).unwrap();
-    // SAFETY: all zeroes is a valid address.
-    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    to.sll_family = libc::AF_PACKET as u16;
-    // SAFETY: the name is NUL-terminated.
-    to.sll_ifindex = unsafe { libc::if_nametoindex(name.as_ptr()) } as i32;
-    let mut frame = [0u8; 60];
-    frame[12..14].copy_from_slice(&[0x88, 0xb5]);
-    for _ in 0..count {
-        // SAFETY: frame and address live through the call and their sizes are given.
-        let sent = unsafe {
-            libc::sendto(
-                socket.as_raw_fd(),
-                frame.as_ptr().cast(),
-                frame.len(),
-                0,
-                std::ptr::from_ref(&to).cast(),
-                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-            )
-        };
-        assert_eq!(sent, 60, "{}", std::io::Error::last_os_error());
-    }
-}
-
-/// Such frames by where they went, once there are `sum` of them.
-fn counts(program: &Program, sum: u64) -> Vec<(Verdict, u64)> {
-    let mut all = Vec::new();
-    for _ in 0..200 {
-        let counters = program.counters().unwrap();
-        let count = |verdict| (verdict, counters.of(verdict, Kind::Other).packets);
-        all = Verdict::ALL.map(count).into_iter().filter(|(_, packets)| *packets > 0).collect();
-        if all.iter().map(|(_, packets)| packets).sum::<u64>() >= sum {
-            break;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    all
 }
 
 #[test]
@@ -296,26 +207,53 @@ fn ports_that_come_and_go_on_several_threads_do_not_meet() {
 }
 
 #[test]
+fn all_ports_of_a_full_node_share_one_program() {
+    in_a_namespace(|| {
+        let programs = Programs::default();
+        let commands: String = (0..250)
+            .map(|n| format!("link add a{n} up type veth peer name b{n}\nlink set b{n} up\n"))
+            .collect();
+        ip_batch(&commands);
+        let names: Vec<_> = (0..250).flat_map(|n| [format!("a{n}"), format!("b{n}")]).collect();
+        let loaded: Vec<_> =
+            names.iter().map(|name| load(&programs, name, &Settings::default())).collect();
+        let ids: BTreeSet<_> = names.iter().map(|name| id(name)).collect();
+        assert_eq!(ids.len(), 1, "{ids:?}");
+
+        for (n, name) in names.iter().enumerate() {
+            send(name, n % 7 + 1);
+        }
+        for (n, program) in loaded.iter().enumerate() {
+            // What is sent on one end arrives at the other.
+            let came = (n ^ 1) as u64 % 7 + 1;
+            assert_eq!(counts(program, came), [(Verdict::StaleDropped, came)], "{}", names[n]);
+        }
+    });
+}
+
+#[test]
 fn when_a_program_is_full_the_next_has_room() {
     in_a_namespace(|| {
         let programs = Programs::default();
-        let mut loaded = Vec::new();
-        for n in 0..36 {
-            let (one, other) = (format!("a{n}"), format!("b{n}"));
-            link(&one, &other);
-            for name in [one, other] {
-                loaded.push((load(&programs, &name, &Settings::default()), name));
-            }
+        let (queues, names) = ("numrxqueues 2500 numtxqueues 1", ["port-a", "port-b", "port-c"]);
+        for (name, queues) in names.into_iter().zip([queues, queues, "numrxqueues 1"]) {
+            ip(&format!("link add {name} up {queues} type veth peer name far-{name}"));
+            ip(&format!("link set far-{name} up"));
         }
-        let ids: BTreeSet<_> = loaded.iter().map(|(_, name)| id(name)).collect();
-        assert_eq!(ids.len(), 2, "64 ports and 8");
-        for (n, (_, name)) in loaded.iter().enumerate() {
-            send(name, n + 1);
+        let generic = |name| load_in(Attach::Generic, &programs, name, &Settings::default());
+        let loaded = names.map(generic);
+        let [a, b, c] = names.map(id);
+        assert!(a != b && a == c, "4,096 queues have room: {a} {b} {c}");
+        for (n, name) in names.iter().enumerate() {
+            send(&format!("far-{name}"), n + 1);
         }
-        for (n, (program, _)) in loaded.iter().enumerate() {
-            // What is sent on one end arrives at the other.
-            let came = if n % 2 == 0 { n + 2 } else { n } as u64;
+        for (program, came) in loaded.iter().zip(1..) {
             assert_eq!(counts(program, came), [(Verdict::StaleDropped, came)]);
         }
+        // What was full has room again.
+        let [full, other, _] = loaded;
+        drop((full, other));
+        let _again = generic("port-b");
+        assert_eq!(id("port-b"), c);
     });
 }

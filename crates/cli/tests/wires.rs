@@ -8,6 +8,7 @@ mod lab;
 #[allow(dead_code)] // each test uses its own part
 mod support;
 
+use std::collections::BTreeSet;
 use std::net::UdpSocket;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -135,6 +136,76 @@ fn wires_come_and_go_without_disturbing_the_others() {
     });
     assert_eq!(firewall.wire_names(), [wire(0)]);
     assert!(!node.passes(3), "a wire that was removed carries nothing");
+}
+
+#[test]
+fn a_full_node_of_wires_runs_one_program_and_counts_apart() {
+    const WIRES: usize = 250;
+    let Some(node) = Node::build(0) else { return };
+    for (end, host, port) in [(&node.client, 'c', 'a'), (&node.server, 's', 'b')] {
+        // Nothing but what the test sends.
+        let quiet = || std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+        end.run(quiet).unwrap().unwrap();
+        let path = node.middle.path();
+        let link = |n| {
+            format!(
+                "link add {host}{n} up type veth peer name {port}{n} netns {path}\n\
+                 addr add 10.81.{n}.{} dev {host}{n}\n",
+                if host == 'c' { "1/24" } else { "2/24" }
+            )
+        };
+        end.ip_batch(&(0..WIRES).map(link).collect::<String>()).unwrap();
+        let up = (0..WIRES).map(|n| format!("link set {port}{n} up\n")).collect::<String>();
+        node.middle.ip_batch(&up).unwrap();
+    }
+    let firewall = node.start(Config::idle());
+    let of_first = |ports: usize| -> BTreeSet<String> {
+        let list = || Command::new("ip").args(["-o", "link"]).output();
+        let said = String::from_utf8(node.middle.run(list).unwrap().unwrap().stdout).unwrap();
+        let ids = said.lines().filter_map(|line| line.split("prog/xdp id ").nth(1));
+        let ids: Vec<_> = ids.map(|id| id.split_whitespace().next().unwrap().to_owned()).collect();
+        assert_eq!(ids.len(), ports, "{said}");
+        ids.into_iter().collect()
+    };
+    for n in 0..WIRES {
+        let topology = Topology::wire(&format!("a{n}"), &format!("b{n}")).small();
+        node.middle.run(|| firewall.add_wire(topology)).unwrap().unwrap();
+        if [1, 32, 33, 64, 65, WIRES].contains(&(n + 1)) {
+            assert_eq!(of_first(2 * (n + 1)).len(), 1, "after {} wires", n + 1);
+        }
+    }
+    let client = node.client.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+    node.client.ip_batch(&neighbours()).unwrap();
+    let before = received(&firewall);
+    for n in 0..WIRES {
+        for _ in 0..n % 5 + 1 {
+            client.send_to(b"?", format!("10.81.{n}.2:{PORT}")).unwrap();
+        }
+    }
+    let begin = Instant::now();
+    loop {
+        let after = received(&firewall);
+        let wrong = (0..WIRES).find(|n| after[2 * n] - before[2 * n] != (n % 5 + 1) as u64);
+        match wrong {
+            None => break,
+            Some(n) if begin.elapsed() > Duration::from_secs(5) => {
+                panic!("wire {n}: {} and {}", before[2 * n], after[2 * n]);
+            }
+            Some(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// The other ends of 250 wires, who need not be asked then.
+fn neighbours() -> String {
+    let entry = |n| format!("neigh replace 10.81.{n}.2 lladdr 02:00:00:00:00:02 dev c{n}\n");
+    (0..250).map(entry).collect()
+}
+
+/// Packets that the programs handed to sockets, interface by interface.
+fn received(firewall: &Firewall) -> Vec<u64> {
+    let all = firewall.program_counters().unwrap();
+    all.iter().map(|(_, of)| of.total(ProgramVerdict::ToSocket).packets).collect()
 }
 
 #[test]
