@@ -2,6 +2,7 @@
 
 mod attached;
 mod config;
+mod descriptors;
 mod topology;
 
 use std::ops::Deref;
@@ -110,6 +111,7 @@ impl Firewall {
             changing: Mutex::default(),
             early_drop: Mutex::default(),
         };
+        descriptors::make_room(firewall.engine.event_fd());
         let mut cpus = config.cpus.iter().copied().cycle();
         let workers = (0..config.workers.max(1)).map(|_| firewall.engine.worker(config.worker));
         let mut workers: Vec<Worker> = workers.collect::<Result<_, Error>>()?;
@@ -127,7 +129,7 @@ impl Firewall {
 
     /// Opens the interfaces of a wire, hairpin or switch in the calling thread's network namespace and
     /// gives them to the workers. Packets flow through it when this returns; those of other wires do
-    /// not wait. Some milliseconds; a wire that is added meanwhile waits.
+    /// not wait. Some milliseconds, 10 to 30 more for the first; a wire that is added meanwhile waits.
     ///
     /// Where one of its interfaces has vanished since (its pod was deleted, and another came), a wire
     /// of the same name is replaced.
@@ -158,21 +160,24 @@ impl Firewall {
 
     /// Takes a wire, hairpin or switch out, by its name: waits a short while for frames in transmission,
     /// takes the programs off its interfaces, pinned or not, and gives back all memory. Connections
-    /// that ran through it stay in the table until they time out. Some milliseconds; other wires do
-    /// not wait.
+    /// that ran through it stay in the table until they time out. 10 to 30 milliseconds, for which the
+    /// kernel waits for all CPUs; neither other wires nor those that are added meanwhile wait.
     ///
     /// # Errors
     /// [`Error::NoSuchWire`].
     pub fn remove_wire(&self, name: &str) -> Result<(), Error> {
-        let _changing = self.changing.lock();
+        let changing = self.changing.lock();
         let gone = {
             let mut wires = self.wires.write();
             let place = wires.iter().position(|wire| wire.name == name);
             place.map(|place| wires.remove(place))
         };
-        let gone = gone
+        let mut gone = gone
             .ok_or_else(|| Error::NoSuchWire { name: name.to_owned(), known: self.wire_names() })?;
-        self.let_go(gone);
+        self.let_go(&mut gone);
+        // The kernel takes its time with the sockets; others need not wait for that.
+        drop(changing);
+        drop(gone);
         Ok(())
     }
 
@@ -200,14 +205,15 @@ impl Firewall {
                     _ => Error::WireExists { name: wire.name().to_owned() },
                 });
             }
-            let gone = wires.remove(place);
+            let mut gone = wires.remove(place);
             drop(wires);
-            self.let_go(gone);
+            self.let_go(&mut gone);
         }
     }
 
-    /// The slow part of removing, on the calling thread: no worker waits for it.
-    fn let_go(&self, mut gone: Attached) {
+    /// Takes a wire from its workers and off its interfaces. No worker waits when it is dropped then, which
+    /// takes longer.
+    fn let_go(&self, gone: &mut Attached) {
         for (worker, piece) in gone.pieces.drain(..) {
             // A worker that has ended has let go of all.
             drop(self.workers[worker].handle.remove(&piece));
@@ -339,25 +345,9 @@ impl Drop for Firewall {
         let threads = self.workers.iter_mut().filter_map(|worker| worker.thread.take());
         // A worker that died has nothing more to tell.
         let wires = threads.filter_map(|thread| thread.join().ok()).flatten().collect();
-        drop_together(wires);
-        drop_together(std::mem::take(self.wires.get_mut()));
+        xdp::drop_together(wires);
+        xdp::drop_together(std::mem::take(self.wires.get_mut()));
     }
-}
-
-/// Drops all of them on a few threads: the kernel waits tens of milliseconds for each, and can do so
-/// for many at once.
-fn drop_together<T: Send>(mut all: Vec<T>) {
-    const THREADS: usize = 16;
-    let share = all.len().div_ceil(THREADS).max(1);
-    std::thread::scope(|scope| {
-        while all.len() > share {
-            let part = all.split_off(all.len() - share);
-            let thread = std::thread::Builder::new().name("portcullis".into());
-            // Without a thread it is dropped here.
-            let _ = thread.spawn_scoped(scope, move || drop(part));
-        }
-        drop(all);
-    });
 }
 
 impl Running {

@@ -139,6 +139,32 @@ fn wires_come_and_go_without_disturbing_the_others() {
 }
 
 #[test]
+fn a_wire_that_is_let_go_of_can_be_added_at_once_and_so_can_others() {
+    let Some(node) = Node::build(3) else { return };
+    let firewall = node.start(Config::idle().with(topology(0)).with(topology(1)));
+    for _ in 0..8 {
+        std::thread::scope(|scope| {
+            scope.spawn(|| firewall.remove_wire(&wire(1)).unwrap());
+            scope.spawn(|| node.add(&firewall, 2).unwrap());
+            let begin = Instant::now();
+            loop {
+                match node.add(&firewall, 1) {
+                    Ok(()) => break,
+                    // Its removal has not begun.
+                    Err(Error::WireExists { .. }) => assert!(begin.elapsed().as_secs() < 5),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+        assert!((0..3).all(|number| node.passes(number)));
+        firewall.remove_wire(&wire(2)).unwrap();
+    }
+    let mut names = firewall.wire_names();
+    names.sort();
+    assert_eq!(names, [wire(0), wire(1)]);
+}
+
+#[test]
 fn a_full_node_of_wires_runs_one_program_and_counts_apart() {
     const WIRES: usize = 250;
     let Some(node) = Node::build(0) else { return };

@@ -6,10 +6,11 @@ use portcullis_bpf::{Counters, EarlyDrop, Interface, Program};
 
 use super::Error;
 use super::sys::{self, LinkState, Statistics};
+use super::together::drop_together;
 
 /// Holds what must live as long as packets are to flow: the programs on the interfaces. Dropping it
 /// takes them off, so that packets go to the host's stack again, unless [`Config::pins`](super::Config::pins) says that
-/// they stay. The kernel takes tens of milliseconds for that, so do not drop it on a worker's thread
+/// they stay. The kernel takes 10 to 30 milliseconds for that, so do not drop it on a worker's thread
 /// that has other ports to serve.
 ///
 /// A queue is free for others once both its port and the guard are gone. A process that dies takes
@@ -109,5 +110,17 @@ impl Guard {
             }
         }
         Ok(all)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let mut slow = Vec::new();
+        for on in self.interfaces.drain(..) {
+            // Before its sockets: packets never meet a program without.
+            drop(on.program);
+            slow.extend(on.sockets.into_iter().chain(on.promiscuous));
+        }
+        drop_together(slow);
     }
 }

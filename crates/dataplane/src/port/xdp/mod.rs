@@ -52,6 +52,7 @@ mod rings;
 #[cfg(test)]
 mod simulated;
 mod sys;
+mod together;
 mod umem;
 
 pub use config::{BusyPoll, Config, Mode, ModePolicy, Obtained, ParseModeError, RingSizes};
@@ -66,6 +67,7 @@ pub use portcullis_bpf::{
 };
 pub use queue::{QueueCounters, QueuePort};
 pub use sys::{LinkState, Statistics};
+pub use together::drop_together;
 
 /// An AF_XDP port.
 pub type XdpPort = QueuePort<rings::KernelRings>;
