@@ -166,19 +166,27 @@ impl Firewall {
     /// # Errors
     /// [`Error::NoSuchWire`].
     pub fn remove_wire(&self, name: &str) -> Result<(), Error> {
+        match self.remove_wires(&[name]).is_empty() {
+            true => Err(Error::NoSuchWire { name: name.to_owned(), known: self.wire_names() }),
+            false => Ok(()),
+        }
+    }
+
+    /// As [`Firewall::remove_wire`], for many in little more time than for one. Answers the names of those
+    /// that were there.
+    pub fn remove_wires(&self, names: &[&str]) -> Vec<String> {
+        self.remove_those(|wire| names.contains(&wire.name.as_str()))
+    }
+
+    fn remove_those(&self, which: impl Fn(&Attached) -> bool) -> Vec<String> {
         let changing = self.changing.lock();
-        let gone = {
-            let mut wires = self.wires.write();
-            let place = wires.iter().position(|wire| wire.name == name);
-            place.map(|place| wires.remove(place))
-        };
-        let mut gone = gone
-            .ok_or_else(|| Error::NoSuchWire { name: name.to_owned(), known: self.wire_names() })?;
-        self.let_go(&mut gone);
-        // The kernel takes its time with the sockets; others need not wait for that.
+        let mut gone: Vec<_> = self.wires.write().extract_if(.., |wire| which(wire)).collect();
+        gone.iter_mut().for_each(|wire| self.let_go(wire));
+        // The kernel takes its time with the sockets; who adds another wire need not wait for that.
         drop(changing);
-        drop(gone);
-        Ok(())
+        let names = gone.iter().map(|wire| wire.name.clone()).collect();
+        xdp::drop_together(gone);
+        names
     }
 
     /// The names of its wires, hairpins and switches, in the order in which they were added.
@@ -270,13 +278,11 @@ impl Firewall {
         for wire in self.wires.read().iter() {
             wire.changes(&mut changes)?;
         }
-        for change in changes.iter().filter(|change| change.state == LinkState::Gone) {
-            // Both ends of a veth vanish together: the second finds it removed. So does whoever
-            // replaced or removed it meanwhile.
-            let dead = |wire: &Attached| wire.name == change.wire && wire.is_dead();
-            if self.wires.read().iter().any(dead) {
-                let _ = self.remove_wire(&change.wire);
-            }
+        let gone = |change: &&PortChange| change.state == LinkState::Gone;
+        let gone: Vec<_> = changes.iter().filter(gone).map(|change| change.wire.as_str()).collect();
+        if !gone.is_empty() {
+            // Whoever removed or replaced it meanwhile was first.
+            self.remove_those(|wire| gone.contains(&wire.name.as_str()) && wire.is_dead());
         }
         Ok(changes)
     }

@@ -220,6 +220,24 @@ fn a_full_node_of_wires_runs_one_program_and_counts_apart() {
             Some(_) => std::thread::sleep(Duration::from_millis(20)),
         }
     }
+
+    let names: Vec<_> = (0..WIRES).map(|n| format!("a{n}:b{n}")).collect();
+    let odd: Vec<_> = names.iter().skip(1).step_by(2).map(String::as_str).collect();
+    let removed = firewall.remove_wires(&[&odd[..], &["no:wire", "a1:b1"]].concat());
+    assert_eq!(removed, odd);
+    assert_eq!(firewall.wire_names(), names.iter().step_by(2).cloned().collect::<Vec<_>>());
+    assert_eq!(of_first(WIRES).len(), 1);
+    assert!(firewall.remove_wires(&odd).is_empty());
+    // Those that stay count on; one that comes back begins anew.
+    let after = received(&firewall);
+    node.middle.run(|| firewall.add_wire(topology(1))).unwrap().unwrap();
+    client.send_to(b"?", format!("10.81.1.2:{PORT}")).unwrap();
+    let begin = Instant::now();
+    while received(&firewall).last_chunk::<2>() != Some(&[1, 0]) {
+        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", received(&firewall));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(received(&firewall)[..WIRES], after);
 }
 
 /// The other ends of 250 wires, who need not be asked then.

@@ -172,16 +172,12 @@ impl State {
     fn remove(&mut self, firewall: &Firewall) {
         let there: BTreeSet<String> = firewall.wire_names().into_iter().collect();
         let Self { wanted, running, complaints } = self;
-        running.retain(|topology| {
-            if !there.contains(topology.name()) {
-                return false;
-            }
-            let stays = wanted.contains(topology);
-            if !stays && firewall.remove_wire(topology.name()).is_ok() {
-                println!("wire {}: removed", topology.name());
-            }
-            stays
-        });
+        running.retain(|topology| there.contains(topology.name()));
+        let unwanted: Vec<_> = running.extract_if(.., |wire| !wanted.contains(wire)).collect();
+        let names: Vec<_> = unwanted.iter().map(Topology::name).collect();
+        for name in firewall.remove_wires(&names) {
+            println!("wire {name}: removed");
+        }
         complaints.retain(|name, _| wanted.iter().any(|topology| topology.name() == name));
     }
 
