@@ -9,7 +9,7 @@
 #include <rte_hash_crc.h>
 #include <rte_malloc.h>
 
-enum { KEY = 16, BURST = 32 };
+enum { KEY = 16, MOST = RTE_HASH_LOOKUP_BULK_MAX };
 
 static struct rte_hash *table;
 
@@ -52,17 +52,17 @@ size_t insert(const uint8_t *keys, size_t n)
 	return refused;
 }
 
-// Looks up n keys, 32 a call; n is a multiple of 32. Returns how many are there.
-size_t lookup(const uint8_t *keys, size_t n)
+// Looks up n keys, `burst` a call (at most 64, which n is a multiple of). Returns how many are there.
+size_t lookup(const uint8_t *keys, size_t n, size_t burst)
 {
 	size_t found = 0;
-	for (size_t i = 0; i < n; i += BURST) {
-		const void *burst[BURST];
-		void *data[BURST];
+	for (size_t i = 0; i < n; i += burst) {
+		const void *some[MOST];
+		void *data[MOST];
 		uint64_t hits = 0;
-		for (size_t j = 0; j < BURST; j++)
-			burst[j] = keys + KEY * (i + j);
-		found += rte_hash_lookup_bulk_data(table, burst, BURST, &hits, data);
+		for (size_t j = 0; j < burst; j++)
+			some[j] = keys + KEY * (i + j);
+		found += rte_hash_lookup_bulk_data(table, some, burst, &hits, data);
 	}
 	return found;
 }

@@ -4,6 +4,7 @@
 use loom::sync::Arc;
 use loom::thread;
 
+use super::free::Free;
 use super::part::{Inserted, Part, Spot};
 use crate::connection::state::{Connection, Grant, Protocol, Traffic};
 use crate::connection::{Direction, Key, KeyV4};
@@ -11,7 +12,7 @@ use crate::packet::Version;
 use crate::verdict::RuleId;
 
 fn spot(part: &Part<KeyV4>) -> Spot {
-    part.spot(1)
+    part.view().spot(1)
 }
 
 /// Interleavings with at most this many preemptions: nearly all mistakes need no more (Musuvathi,
@@ -118,9 +119,14 @@ fn loom_many_are_inserted_beside_one_that_comes_and_goes() {
                 assert!(remove(&part, 3));
             })
         };
-        let connections = [connection(1), connection(2)];
-        let many = [1, 2].map(|n| (key(n), spot(&part), &connections[usize::from(n) - 1]));
-        part.insert_all(&many, |_, done| assert!(matches!(done, Inserted::Done)));
+        let mut slots = [0; 2];
+        assert_eq!(part.reserve(&mut slots), 2);
+        for (n, slot) in [1, 2].into_iter().zip(slots) {
+            part.fill(slot, &key(n), &connection(n));
+        }
+        for (n, slot) in [1, 2].into_iter().zip(slots) {
+            assert!(matches!(part.publish_or_free(&key(n), spot(&part), slot), Inserted::Done));
+        }
         assert!(look(&part, 1) && look(&part, 2));
         other.join().unwrap();
         assert!(look(&part, 1) && look(&part, 2) && !look(&part, 3));
@@ -184,5 +190,42 @@ fn loom_packets_of_both_directions_are_all_counted() {
         other.join().unwrap();
         let (_, locked) = part.find(&key(2), spot(&part)).unwrap();
         assert_eq!(locked.read().traffic[0].packets, 4);
+    });
+}
+
+/// Three words of slots, all taken.
+fn none_left() -> Arc<Free> {
+    let free = Free::new(128).unwrap();
+    assert_eq!(free.take_many(0, &mut [0; 128]).0, 128);
+    Arc::new(free)
+}
+
+#[test]
+fn loom_one_of_two_gets_the_last_slot() {
+    model(|| {
+        let free = none_left();
+        free.give(128);
+        let other = {
+            let free = free.clone();
+            thread::spawn(move || free.take(0, |_| ()))
+        };
+        let here = free.take_many(0, &mut [0; 2]).0 == 1;
+        assert!(here != (other.join().unwrap() == Some(128)), "both or neither got it");
+    });
+}
+
+#[test]
+fn loom_a_slot_that_comes_back_is_found() {
+    model(|| {
+        let free = none_left();
+        let other = {
+            let free = free.clone();
+            // Makes the second word full while another slot of it comes back.
+            thread::spawn(move || usize::from(free.take(0, |_| ()).is_some()))
+        };
+        free.give(64);
+        free.give(65);
+        let taken = other.join().unwrap();
+        assert_eq!(taken + free.take_many(0, &mut [0; 3]).0, 2, "none is hidden or there twice");
     });
 }

@@ -1,7 +1,7 @@
 //! Large arrays of zeroed atomics, in huge pages where the kernel has them; prefetching; comparing
 //! tags with vector instructions.
 //!
-//! The only `unsafe` of the connection table. What it gains, at a million connections: nothing is
+//! The `unsafe` of the connection table, with that of hashing. What it gains, at a million connections: nothing is
 //! touched before it is used, huge pages save the page walk that would else come with every look at
 //! a connection, and a bucket is compared in one instruction without a branch.
 
@@ -18,6 +18,13 @@ pub(super) unsafe trait Zeroed: Send + Sync {
     /// Such a value, where memory cannot be mapped as zero.
     #[cfg_attr(not(loom), allow(dead_code))]
     fn zero() -> Self;
+}
+
+// SAFETY: a word.
+unsafe impl Zeroed for super::sync::AtomicU64 {
+    fn zero() -> Self {
+        Self::new(0)
+    }
 }
 
 #[cfg(not(loom))]
@@ -46,6 +53,18 @@ mod mapped {
         /// # Errors
         /// The kernel has no such memory.
         pub(in super::super) fn new(len: usize) -> std::io::Result<Self> {
+            Self::with_advice(len, libc::MADV_HUGEPAGE)
+        }
+
+        /// The same for elements few of which will ever be used: in small pages.
+        ///
+        /// # Errors
+        /// As above.
+        pub(in super::super) fn sparse(len: usize) -> std::io::Result<Self> {
+            Self::with_advice(len, libc::MADV_NOHUGEPAGE)
+        }
+
+        fn with_advice(len: usize, advice: libc::c_int) -> std::io::Result<Self> {
             let too_large = || std::io::Error::from(std::io::ErrorKind::OutOfMemory);
             let bytes = len.checked_mul(size_of::<T>()).ok_or_else(too_large)?.max(1);
             // Whole huge pages, so that the end of the array gets one too; and one to align the start.
@@ -72,9 +91,28 @@ mod mapped {
             if bytes >= HUGE {
                 // SAFETY: the range lies within the mapping; the advice changes no contents.
                 // Without huge pages everything works, only slower.
-                let _ = unsafe { libc::madvise(start.as_ptr().cast(), whole, libc::MADV_HUGEPAGE) };
+                let _ = unsafe { libc::madvise(start.as_ptr().cast(), whole, advice) };
             }
             Ok(Self { start, len, mapping, mapped })
+        }
+
+        /// Bytes of it that have memory, in whole pages. One system call.
+        pub(in super::super) fn resident(&self) -> usize {
+            let bytes = self.len * size_of::<T>();
+            if cfg!(miri) {
+                return bytes;
+            }
+            // SAFETY: a number of the system's, without conditions.
+            let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+            let page = usize::try_from(page).unwrap_or(4096);
+            let mut pages = vec![0u8; bytes.div_ceil(page)];
+            let (start, out) = (self.start.as_ptr().cast(), pages.as_mut_ptr());
+            // SAFETY: the range lies within the mapping and begins with a page; the kernel writes one
+            // byte for each of its pages.
+            if unsafe { libc::mincore(start, bytes, out.cast()) } != 0 {
+                return bytes;
+            }
+            pages.iter().filter(|there| **there & 1 != 0).count() * page
         }
     }
 
@@ -117,6 +155,14 @@ mod mapped {
         pub(in super::super) fn new(len: usize) -> std::io::Result<Self> {
             Ok(Self((0..len).map(|_| T::zero()).collect()))
         }
+
+        pub(in super::super) fn sparse(len: usize) -> std::io::Result<Self> {
+            Self::new(len)
+        }
+
+        pub(in super::super) fn resident(&self) -> usize {
+            self.0.len() * size_of::<T>()
+        }
     }
 
     impl<T: Zeroed> std::ops::Deref for Array<T> {
@@ -151,4 +197,22 @@ pub(super) fn equal_bytes(first: u64, second: u64, tag: u8) -> u32 {
     }
     // SAFETY: SSE2 is part of x86-64.
     unsafe { compare(first, second, tag) }
+}
+
+#[cfg(all(test, not(loom), not(miri)))]
+mod tests {
+    use super::*;
+    use crate::connection::table::sync::{AtomicU64, Ordering};
+
+    #[test]
+    fn only_pages_that_were_written_have_memory() {
+        let array = Array::<AtomicU64>::sparse(1 << 20).unwrap();
+        assert_eq!(array.resident(), 0);
+        array[5].store(1, Ordering::Relaxed);
+        array[6].store(1, Ordering::Relaxed);
+        let one = array.resident();
+        assert!((1..1 << 20).contains(&one), "a page: {one}");
+        array[1 << 19].store(1, Ordering::Relaxed);
+        assert_eq!(array.resident(), 2 * one);
+    }
 }

@@ -6,14 +6,16 @@
 //! connection (module `slot`), locked by one bit while the packet is taken into account. Insertions and removals lock one bucket. Nothing
 //! waits for longer than such a lock is held: some tens of nanoseconds.
 //!
-//! Hashes are keyed with random numbers (ahash), because attackers choose 5-tuples.
+//! Hashes are keyed with random numbers (module `hash`), because attackers choose 5-tuples.
 //!
 //! # Limitations
 //! - Within one batch, and between workers, "oldest idle connection" means the oldest of a sample.
 //! - A connection's time of opening wraps after 49 days; times of records are wrong beyond that.
 
+mod batch;
 mod bucket;
 mod free;
+mod hash;
 #[cfg(all(test, loom))]
 mod interleavings;
 mod memory;
@@ -34,13 +36,12 @@ use crate::clock::Time;
 use crate::packet::Version;
 use crate::reason::Reason;
 
+use batch::{Contains, InsertAll, Place, Track};
+use hash::Hasher;
 use packed::Packed;
-use part::{Guess, Inserted, Part, Spot, TOGETHER};
+use part::{Inserted, Part, Spot};
 use slot::Locked;
 use sync::{AtomicU64, Ordering};
-
-/// Probes that are looked up together.
-const BATCH: usize = 64;
 
 /// One half-open connection in the word of occupancy.
 const HALF_OPEN: u64 = 1 << 32;
@@ -50,9 +51,6 @@ const fn weight(half_open: bool) -> u64 {
     if half_open { 1 | HALF_OPEN } else { 1 }
 }
 
-/// Keys that are looked up together where nothing else is to be fetched.
-const LOOKUPS: usize = 32;
-
 /// How often an insertion is tried again because another worker was faster.
 const TRIES: usize = 4;
 
@@ -60,7 +58,7 @@ const TRIES: usize = 4;
 #[derive(Debug)]
 pub struct Table {
     config: Config,
-    hasher: ahash::RandomState,
+    hasher: Hasher,
     v4: Part<KeyV4>,
     v6: Part<KeyV6>,
     /// Connections in the low half, half-open ones among them in the high half: both
@@ -78,42 +76,6 @@ struct Lookup<K: Packed> {
     spot: Spot,
 }
 
-/// Where to look for a probe's connection.
-#[derive(Clone, Copy)]
-struct Place {
-    spot: Spot,
-    guess: Guess,
-}
-
-/// Some of the members of a batch: a bit for each.
-#[derive(Clone, Copy, Default)]
-struct Few(u64);
-
-const _: () = assert!(BATCH <= 64 && LOOKUPS <= 64);
-
-impl Few {
-    /// Member `n` is one if `is`.
-    #[inline(always)]
-    fn note(&mut self, n: usize, is: bool) {
-        self.0 |= u64::from(is) << n;
-    }
-}
-
-impl Iterator for Few {
-    type Item = usize;
-
-    #[inline(always)]
-    fn next(&mut self) -> Option<usize> {
-        let first = self.0.trailing_zeros() as usize;
-        self.0 &= self.0.wrapping_sub(1);
-        (first < 64).then_some(first)
-    }
-}
-
-impl Place {
-    const NOWHERE: Self = Self { spot: Spot::NOWHERE, guess: Guess::NOWHERE };
-}
-
 /// What a look at a locked connection finds.
 enum Found {
     Member(Grant),
@@ -124,8 +86,9 @@ enum Found {
 }
 
 impl Table {
-    /// An empty table. Address space is taken at once, memory when it is first used: 7 bytes of index
-    /// for each connection of the capacity, 88 bytes for each IPv4 and 112 for each IPv6 connection.
+    /// An empty table. Address space is taken at once, memory when it is first used: 9 bytes of index
+    /// for each connection of the capacity, 80 bytes for each IPv4 and 104 for each IPv6 connection;
+    /// 8 more, by the page, for those that have passed 4 GiB.
     ///
     /// # Errors
     /// The kernel has not enough memory to promise.
@@ -133,7 +96,7 @@ impl Table {
         let capacity = config.capacity.clamp(1, 1 << 31);
         Ok(Self {
             config: Config { capacity, ..config },
-            hasher: ahash::RandomState::new(),
+            hasher: Hasher::new(),
             v4: Part::new(capacity)?,
             v6: Part::new(capacity)?,
             occupancy: AtomicU64::new(0),
@@ -181,96 +144,22 @@ impl Table {
     /// Probes beyond the length of `out` are not looked at.
     pub fn track(&self, now: Time, generation: u32, probes: &[Probe], out: &mut [Tracked]) {
         let now = now.as_millis() as u32;
-        // Connections that must be settled: one bit of 256 for each, so that a later packet of the
-        // same one waits for its turn. Two that share a bit cost a detour, nothing else.
-        let mut waiting = [0u64; 4];
-        for (probes, out) in probes.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
-            let mut places = [Place::NOWHERE; BATCH];
-            self.prefetch(probes, &mut places);
-            for ((probe, place), out) in probes.iter().zip(&places).zip(out) {
-                let bits = place.spot.low_bits();
-                let bit = 1 << (bits & 63);
-                let word = &mut waiting[bits >> 6 & 3];
-                let waits = *word & bit != 0;
-                *out = match probe.key.version {
-                    Version::V4 => self.track_one(&self.v4, now, generation, probe, place, waits),
-                    Version::V6 => self.track_one(&self.v6, now, generation, probe, place, waits),
-                };
-                if matches!(out, Tracked::Judge { .. }) {
-                    *word |= bit;
-                }
-            }
-        }
+        self.hasher.work(Track { table: self, now, generation, probes, out });
     }
 
     /// Whether connections with these keys are in the table, expired ones included; `found[n]` for
     /// `keys[n]`. Takes no lock and changes nothing; what comes or goes meanwhile may be missed or
     /// found.
     ///
-    /// Cost: two cache lines a key, fetched for 64 keys at once.
+    /// Cost: two cache lines a key, fetched for 32 keys at once, while the 32 before are looked at: with
+    /// many keys in one call, no time is spent waiting for memory that is far away.
     pub fn contains_v4(&self, keys: &[KeyV4], found: &mut [bool]) {
-        self.contains(&self.v4, keys, found);
+        self.hasher.work(Contains { part: &self.v4, keys, found });
     }
 
     /// As [`Self::contains_v4`], for IPv6.
     pub fn contains_v6(&self, keys: &[KeyV6], found: &mut [bool]) {
-        self.contains(&self.v6, keys, found);
-    }
-
-    #[inline(always)]
-    fn contains<K: Packed>(&self, part: &Part<K>, keys: &[K], found: &mut [bool]) {
-        for (keys, found) in keys.chunks(LOOKUPS).zip(found.chunks_mut(LOOKUPS)) {
-            let (mut spots, mut guesses) = ([Spot::NOWHERE; LOOKUPS], [Guess::NOWHERE; LOOKUPS]);
-            for (key, spot) in keys.iter().zip(&mut spots) {
-                *spot = part.spot(key.hash(&self.hasher));
-                part.prefetch_bucket(*spot);
-            }
-            for (spot, guess) in spots[..keys.len()].iter().zip(&mut guesses) {
-                *guess = part.guess(*spot);
-                part.prefetch_key(*guess);
-            }
-            let mut wrong = Few::default();
-            for (n, ((key, guess), found)) in keys.iter().zip(&guesses).zip(&mut *found).enumerate()
-            {
-                *found = part.confirms(*guess, key);
-                wrong.note(n, !*found);
-            }
-            for n in wrong {
-                part.prefetch_further(spots[n]);
-            }
-            for n in wrong {
-                found[n] = part.contains(&keys[n], spots[n]);
-            }
-        }
-    }
-
-    /// Fetches what looking up a batch of probes will touch, and leaves where that is.
-    #[inline(always)]
-    fn prefetch(&self, probes: &[Probe], places: &mut [Place; BATCH]) {
-        for (Probe { key, .. }, place) in probes.iter().zip(&mut *places) {
-            match key.version {
-                Version::V4 => {
-                    place.spot = self.v4.spot(KeyV4::new(key).hash(&self.hasher));
-                    self.v4.prefetch_bucket(place.spot);
-                }
-                Version::V6 => {
-                    place.spot = self.v6.spot(KeyV6::new(key).hash(&self.hasher));
-                    self.v6.prefetch_bucket(place.spot);
-                }
-            }
-        }
-        for (probe, place) in probes.iter().zip(places) {
-            match probe.key.version {
-                Version::V4 => {
-                    place.guess = self.v4.guess(place.spot);
-                    self.v4.prefetch(place.guess);
-                }
-                Version::V6 => {
-                    place.guess = self.v6.guess(place.spot);
-                    self.v6.prefetch(place.guess);
-                }
-            }
-        }
+        self.hasher.work(Contains { part: &self.v6, keys, found });
     }
 
     #[inline(always)]
@@ -523,49 +412,7 @@ impl Table {
     ///
     /// Cost: one atomic change of what all workers share for 32 of them, and one each in the index.
     pub fn insert_all(&self, connections: &[Ended]) -> usize {
-        let one = |batch: &[Ended]| {
-            let weights = batch.iter().map(|ended| weight(ended.connection.half_open())).sum();
-            let before = self.occupancy.fetch_add(weights, Ordering::Relaxed) as u32 as usize;
-            if before + batch.len() <= self.config.capacity {
-                return self.insert_of(&self.v4, Version::V4, batch)
-                    + self.insert_of(&self.v6, Version::V6, batch);
-            }
-            self.occupancy.fetch_sub(weights, Ordering::Relaxed);
-            match batch {
-                // No room for all: see how many fit.
-                [_, _, ..] => batch.chunks(1).map(|one| self.insert_all(one)).sum(),
-                _ => 0,
-            }
-        };
-        connections.chunks(TOGETHER).map(one).sum()
-    }
-
-    /// Those of `batch` that have this version. All are counted already.
-    fn insert_of<K: Packed>(&self, part: &Part<K>, version: Version, batch: &[Ended]) -> usize {
-        let mut of = batch.iter().filter(|ended| ended.key.version == version).map(|ended| {
-            let Lookup { key, spot } = self.lookup(part, K::pack(&ended.key));
-            part.prefetch_bucket(spot);
-            (key, spot, &ended.connection)
-        });
-        let Some(first) = of.next() else { return 0 };
-        let (mut some, mut count) = ([first; TOGETHER], 1);
-        for (place, one) in some[1..].iter_mut().zip(of) {
-            *place = one;
-            count += 1;
-        }
-        let mut inserted = 0;
-        part.insert_all(&some[..count], |connection, done| {
-            let (half_open, opener) = (connection.half_open(), connection.grant.source);
-            if matches!(done, Inserted::Done) {
-                if self.quotas.active() {
-                    self.quotas.adopt(opener, half_open);
-                }
-                inserted += 1;
-            } else {
-                self.occupancy.fetch_sub(weight(half_open), Ordering::Relaxed);
-            }
-        });
-        inserted
+        self.hasher.work(InsertAll { table: self, connections })
     }
 
     /// A connection judged anew may be another identity's now.
@@ -616,7 +463,7 @@ impl Table {
 
     #[inline(always)]
     fn lookup<K: Packed>(&self, part: &Part<K>, key: K) -> Lookup<K> {
-        Lookup { key, spot: part.spot(key.hash(&self.hasher)) }
+        Lookup { key, spot: part.view().spot(key.hash(&self.hasher)) }
     }
 }
 

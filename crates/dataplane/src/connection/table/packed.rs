@@ -3,11 +3,12 @@
 //! A look-up has to compare one key with the one it asks for. Kept apart from the states, a million
 //! IPv4 keys take 16 MB instead of every fourth word of 64 MB.
 
+use super::hash::Hashing;
 use super::memory::Zeroed;
 use super::sync::{AtomicU64, Ordering};
 use crate::connection::Key;
 use crate::connection::key::{KeyV4, KeyV6};
-use crate::prefetch::prefetch;
+use crate::prefetch::prefetch_at;
 
 /// A packed key.
 pub(super) trait Packed: Copy + Eq + std::fmt::Debug {
@@ -21,7 +22,7 @@ pub(super) trait Packed: Copy + Eq + std::fmt::Debug {
     fn unpack(&self) -> Key;
 
     /// Its hash.
-    fn hash(&self, hasher: &ahash::RandomState) -> u64;
+    fn hash(&self, hashing: &impl Hashing) -> u64;
 
     /// Whether `cell` holds it, as far as a look without a lock can tell.
     fn is_in(&self, cell: &Self::Cell) -> bool;
@@ -29,8 +30,8 @@ pub(super) trait Packed: Copy + Eq + std::fmt::Debug {
     /// Puts it into `cell`.
     fn put(&self, cell: &Self::Cell);
 
-    /// Fetches `cell` into the cache.
-    fn fetch(cell: &Self::Cell);
+    /// Fetches a cell into the cache, if there is such a one.
+    fn fetch(cells: &[Self::Cell], index: usize);
 
     /// What is in `cell`.
     fn get(cell: &Self::Cell) -> Self;
@@ -98,9 +99,8 @@ impl Packed for KeyV4 {
     }
 
     #[inline(always)]
-    fn hash(&self, hasher: &ahash::RandomState) -> u64 {
-        // One number of 128 bits takes fewer steps than two of 64.
-        hasher.hash_one(u128::from(self.0[0]) | u128::from(self.0[1]) << 64)
+    fn hash(&self, hashing: &impl Hashing) -> u64 {
+        hashing.two(self.0[0], self.0[1])
     }
 
     #[inline(always)]
@@ -114,8 +114,8 @@ impl Packed for KeyV4 {
     }
 
     #[inline(always)]
-    fn fetch(cell: &CellV4) {
-        prefetch(cell);
+    fn fetch(cells: &[CellV4], index: usize) {
+        prefetch_at(cells, index);
     }
 
     fn get(cell: &CellV4) -> Self {
@@ -136,9 +136,9 @@ impl Packed for KeyV6 {
     }
 
     #[inline(always)]
-    fn hash(&self, hasher: &ahash::RandomState) -> u64 {
-        let pair = |at: usize| u128::from(self.0[at]) | u128::from(self.0[at + 1]) << 64;
-        hasher.hash_one((pair(0), pair(2), self.0[4]))
+    fn hash(&self, hashing: &impl Hashing) -> u64 {
+        let [a, b, c, d, e] = self.0;
+        hashing.five(a, b, c, d, e)
     }
 
     #[inline(always)]
@@ -152,10 +152,10 @@ impl Packed for KeyV6 {
     }
 
     #[inline(always)]
-    fn fetch(cell: &CellV6) {
-        // Half of them cross a line.
-        prefetch(&cell.0[0]);
-        prefetch(&cell.0[4]);
+    fn fetch(cells: &[CellV6], index: usize) {
+        // Half of them cross a line. Where the next one begins, this one ends.
+        prefetch_at(cells, index);
+        prefetch_at(cells, index + 1);
     }
 
     fn get(cell: &CellV6) -> Self {

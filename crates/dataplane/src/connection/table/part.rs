@@ -6,10 +6,11 @@ use super::memory::Array;
 use super::packed::Packed;
 use super::slot::{Carry, Locked, Slot};
 use crate::connection::state::Connection;
-use crate::prefetch::prefetch;
+use crate::prefetch::prefetch_at;
 
-/// Connections to a bucket when the table is full. Then about one in 150 finds no room in its own.
-const LOAD: usize = 9;
+/// Connections to a bucket when the table is full. Then about one in 150 finds no room in its own; with
+/// nine it would be one in 30, and each of them is another wait for memory.
+const LOAD: usize = 7;
 
 /// Connections that are inserted together.
 pub(super) const TOGETHER: usize = 32;
@@ -30,7 +31,8 @@ pub(super) struct Part<K: Packed> {
     free: Free,
 }
 
-/// What a hash says of a connection: the number of its bucket, and below that, in 8 bits, its tag.
+/// What a hash says of a connection: the number of its bucket in the upper half, its tag in the lowest
+/// 8 bits.
 #[derive(Clone, Copy)]
 pub(super) struct Spot(u64);
 
@@ -41,7 +43,7 @@ impl Spot {
     /// The bucket.
     #[inline(always)]
     fn home(self) -> usize {
-        (self.0 >> 8) as usize
+        (self.0 >> 32) as usize
     }
 
     /// Never 0, which means "empty".
@@ -53,7 +55,7 @@ impl Spot {
     /// 8 bits that differ between most connections.
     #[inline(always)]
     pub(super) fn low_bits(self) -> usize {
-        (self.0 ^ self.0 >> 8) as u8 as usize
+        (self.0 ^ self.0 >> 32) as u8 as usize
     }
 }
 
@@ -64,6 +66,54 @@ pub(super) struct Guess(u32);
 impl Guess {
     /// The slot that never holds a connection.
     pub(super) const NOWHERE: Self = Self(0);
+}
+
+/// What a look-up without locks needs of a part, at hand: reading an atomic makes the compiler read
+/// anew what stands behind a reference.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a, K: Packed> {
+    buckets: &'a [Bucket],
+    homes: u64,
+    keys: &'a [K::Cell],
+}
+
+impl<K: Packed> View<'_, K> {
+    /// Where a connection with this hash belongs.
+    #[inline(always)]
+    pub(super) fn spot(&self, hash: u64) -> Spot {
+        // The upper half of the hash times the number of buckets: no division.
+        let home = (hash >> 32) * self.homes;
+        let tag = hash as u8;
+        Spot(home & !0xff | u64::from(tag + u8::from(tag == 0)))
+    }
+
+    /// Fetches a connection's bucket into the cache.
+    #[inline(always)]
+    pub(super) fn prefetch_bucket(&self, spot: Spot) {
+        prefetch_at(self.buckets, spot.home());
+    }
+
+    /// Looks into a connection's bucket for the slot that a look-up will most likely end at.
+    ///
+    /// Without a branch: one that waits for the bucket and goes wrong would hold up all that follows.
+    #[inline(always)]
+    pub(super) fn guess(&self, spot: Spot) -> Guess {
+        let bucket = &self.buckets[spot.home()];
+        Guess(bucket.slot(bucket.find(spot.tag()).0.first()))
+    }
+
+    /// Fetches the key of a guess.
+    #[inline(always)]
+    pub(super) fn prefetch_key(&self, guess: Guess) {
+        K::fetch(self.keys, guess.0 as usize);
+    }
+
+    /// Whether the guess is right, as far as a look without the lock can tell. A slot that is named
+    /// by the index holds a connection; the key of one that holds a connection does not change.
+    #[inline(always)]
+    pub(super) fn confirms(&self, guess: Guess, key: &K) -> bool {
+        self.keys.get(guess.0 as usize).is_some_and(|cell| key.is_in(cell))
+    }
 }
 
 /// What became of an insertion.
@@ -84,20 +134,20 @@ impl<K: Packed> Part<K> {
             homes: homes as u64,
             keys: Array::new(capacity + 1)?,
             slots: Array::new(capacity + 1)?,
-            carries: Array::new(capacity + 1)?,
-            free: Free::new(),
+            carries: Array::sparse(capacity + 1)?,
+            free: Free::new(capacity)?,
         })
     }
 
-    /// Bytes in use: the index, and all slots that were ever used. Memory that was never touched
-    /// does not exist yet.
+    /// Bytes in use: the index, and all slots that were ever used, with a bit for each; of the carries,
+    /// which few connections need, the pages that were. Memory that was never touched does not exist yet.
     pub(super) fn memory_usage(&self) -> usize {
         let used = self.free.used();
         if used == 1 {
             return 0;
         }
-        let each = size_of::<K::Cell>() + size_of::<Slot>() + size_of::<Carry>();
-        size_of_val(&*self.buckets) + used * each
+        let each = size_of::<K::Cell>() + size_of::<Slot>();
+        size_of_val(&*self.buckets) + used * each + used / 8 + self.carries.resident()
     }
 
     /// Slots that were ever used, and slot 0.
@@ -105,63 +155,17 @@ impl<K: Packed> Part<K> {
         self.free.used()
     }
 
-    /// Where a connection with this hash belongs.
+    /// For look-ups without locks.
     #[inline(always)]
-    pub(super) fn spot(&self, hash: u64) -> Spot {
-        // The upper half of the hash times the number of buckets: no division.
-        let home = ((hash >> 32) * self.homes) >> 32;
-        let tag = u64::from((hash as u8).max(1));
-        Spot(home << 8 | tag)
-    }
-
-    /// Fetches a connection's bucket into the cache.
-    #[inline(always)]
-    pub(super) fn prefetch_bucket(&self, spot: Spot) {
-        prefetch(&self.buckets[spot.home()]);
-    }
-
-    /// Looks into a connection's bucket for the slot that a look-up will most likely end at.
-    ///
-    /// Without a branch: one that waits for the bucket and goes wrong would hold up all that follows.
-    #[inline(always)]
-    pub(super) fn guess(&self, spot: Spot) -> Guess {
-        let bucket = &self.buckets[spot.home()];
-        Guess(bucket.slot(bucket.find(spot.tag()).0.first()))
-    }
-
-    /// Fetches the key of a guess.
-    #[inline(always)]
-    pub(super) fn prefetch_key(&self, guess: Guess) {
-        if let Some(cell) = self.keys.get(guess.0 as usize) {
-            K::fetch(cell);
-        }
+    pub(super) fn view(&self) -> View<'_, K> {
+        View { buckets: &self.buckets, homes: self.homes, keys: &self.keys }
     }
 
     /// Fetches key and state of a slot.
     #[inline(always)]
     pub(super) fn prefetch(&self, guess: Guess) {
-        self.prefetch_key(guess);
-        if let Some(slot) = self.slots.get(guess.0 as usize) {
-            prefetch(slot);
-        }
-    }
-
-    /// Whether the guess is right, as far as a look without the lock can tell.
-    #[inline(always)]
-    pub(super) fn confirms(&self, guess: Guess, key: &K) -> bool {
-        self.has(guess.0, key)
-    }
-
-    /// Fetches what looking further will touch, where a guess was wrong.
-    pub(super) fn prefetch_further(&self, spot: Spot) {
-        let bucket = &self.buckets[spot.home()];
-        let (matches, distance) = bucket.find(spot.tag());
-        for place in matches {
-            self.prefetch_key(Guess(bucket.slot(place)));
-        }
-        if distance > 0 {
-            prefetch(&self.buckets[spot.home() + 1]);
-        }
+        self.view().prefetch_key(guess);
+        prefetch_at(&self.slots, guess.0 as usize);
     }
 
     /// The connection with this key, locked, and its slot. A `guess` from the same hash; what came or
@@ -217,11 +221,10 @@ impl<K: Packed> Part<K> {
         })
     }
 
-    /// Whether slot `index` has `key`, as far as a look without the lock can tell. A slot that is named
-    /// by the index holds a connection; the key of one that holds a connection does not change.
+    /// [`View::confirms`], for slot `index`.
     #[inline(always)]
     fn has(&self, index: u32, key: &K) -> bool {
-        self.keys.get(index as usize).is_some_and(|cell| key.is_in(cell))
+        self.view().confirms(Guess(index), key)
     }
 
     /// Slot `index`, locked, if it holds `key`.
@@ -236,7 +239,7 @@ impl<K: Packed> Part<K> {
     }
 
     /// Locks a slot. `None`: it holds no connection.
-    #[inline]
+    #[inline(always)]
     pub(super) fn lock(&self, index: u32) -> Option<Locked<'_>> {
         Locked::new(&self.slots[index as usize], &self.carries[index as usize])
     }
@@ -249,56 +252,41 @@ impl<K: Packed> Part<K> {
     /// Adds a connection. The caller holds no slot.
     pub(super) fn insert(&self, key: &K, spot: Spot, connection: &Connection) -> Inserted {
         let fetch = |next| self.prefetch(Guess(next));
-        let Some(index) = self.free.pop(&self.slots, spot.low_bits(), fetch) else {
+        let Some(index) = self.free.take(spot.low_bits(), fetch) else {
             return Inserted::Full;
         };
         self.fill(index, key, connection);
         self.publish_or_free(key, spot, index)
     }
 
-    /// Adds connections with different keys; `done` hears of each. The caller holds no slot. At most
-    /// [`TOGETHER`].
-    pub(super) fn insert_all(
-        &self,
-        connections: &[(K, Spot, &Connection)],
-        mut done: impl FnMut(&Connection, Inserted),
-    ) {
-        let mut slots = [0; TOGETHER];
-        let slots = &mut slots[..connections.len().min(TOGETHER)];
-        let hint = connections.first().map_or(0, |(_, spot, _)| spot.low_bits());
-        let taken = self.free.pop_many(&self.slots, hint, slots);
-        for index in &slots[..taken] {
-            self.prefetch(Guess(*index));
+    /// Takes free slots, as many as `out` has room for or as there are; answers how many. Fetches the
+    /// memory of those that will be next: whoever takes many has just had his own fetched so.
+    #[inline(always)]
+    pub(super) fn reserve(&self, out: &mut [u32]) -> usize {
+        let (taken, next) = self.free.take_many(0, out);
+        for next in next..next.saturating_add(TOGETHER as u32) {
+            self.prefetch(Guess(next));
         }
-        let (there, beyond) = connections.split_at(taken);
-        for ((key, _, connection), index) in there.iter().zip(&*slots) {
-            self.fill(*index, key, connection);
-        }
-        for ((key, spot, connection), index) in there.iter().zip(&*slots) {
-            done(connection, self.publish_or_free(key, *spot, *index));
-        }
-        for (_, _, connection) in beyond {
-            done(connection, Inserted::Full);
-        }
+        taken
     }
 
     /// Puts key and connection into a slot that nobody else has.
     #[inline(always)]
-    fn fill(&self, index: u32, key: &K, connection: &Connection) {
+    pub(super) fn fill(&self, index: u32, key: &K, connection: &Connection) {
         key.put(&self.keys[index as usize]);
         Locked::fresh(&self.slots[index as usize], &self.carries[index as usize]).write(connection);
     }
 
     /// Names slot `index` in the index, or gives it back.
     #[inline(always)]
-    fn publish_or_free(&self, key: &K, spot: Spot, index: u32) -> Inserted {
+    pub(super) fn publish_or_free(&self, key: &K, spot: Spot, index: u32) -> Inserted {
         let inserted = self.publish(key, spot, index);
         if !matches!(inserted, Inserted::Done) {
             // Nobody else takes it out: it is in no bucket.
             if let Some(mut locked) = self.lock(index) {
                 locked.clear();
             }
-            self.free.push(&self.slots, index);
+            self.free.give(index);
         }
         inserted
     }
@@ -359,7 +347,7 @@ impl<K: Packed> Part<K> {
                 })?
         };
         drop(home);
-        self.free.push(&self.slots, index);
+        self.free.give(index);
         Some(connection)
     }
 

@@ -327,12 +327,6 @@ impl Drop for Locked<'_> {
     }
 }
 
-/// The link of a free slot to the next one: in the last word, which tells nobody's time then.
-#[inline]
-pub(super) fn link(slot: &Slot) -> &AtomicU64 {
-    &slot.0[7]
-}
-
 /// State word of a slot, without the lock: for looking whether a closer look is worth it.
 #[inline]
 pub(super) fn glance(slot: &Slot) -> Glance {
