@@ -84,7 +84,7 @@ pub(super) fn describe(port: &PortInfo) -> String {
     format!("{} {} ({} queues, MTU {})", port.name, port.mode, port.queues, port.mtu)
 }
 
-/// Lets this process have as many descriptors as it may: a wire of one queue takes about twenty, and many
+/// Lets this process have as many descriptors as it may: a wire of one queue takes about ten, and many
 /// systems begin with 1,024.
 pub(crate) fn raise_descriptors() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
