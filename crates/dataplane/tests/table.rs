@@ -282,7 +282,7 @@ proptest! {
     fn look_ups_without_lock_find_exactly_what_is_there(
         capacity in 1..600usize,
         waves in proptest::collection::vec((0..1200u32, 0..600u32), 1..6),
-        batch in 1..100usize,
+        batch in 1..400usize,
         v6: bool,
     ) {
         let version = if v6 { Version::V6 } else { Version::V4 };

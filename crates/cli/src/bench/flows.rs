@@ -26,8 +26,8 @@ pub(crate) struct Args {
     /// Skew of the packets over connections: exponent of a Zipf distribution; 0 is uniform
     #[arg(long, default_value_t = 0.0)]
     zipf: f64,
-    /// Packets looked up together
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=64))]
+    /// Packets in a call
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
     batch: u32,
     /// IPv6 connections instead of IPv4
     #[arg(long)]
