@@ -102,11 +102,22 @@ impl<K: Packed> Work for Contains<'_, K> {
     }
 }
 
-/// First pass: where keys belong.
+/// First pass: where keys belong. One loop after another, so that the compiler finds vectors.
 #[inline(always)]
-fn hash<K: Packed>(view: &View<'_, K>, hashing: &impl Hashing, keys: &[K], spots: &mut [Spot]) {
-    for (key, spot) in keys.iter().zip(spots) {
-        *spot = view.spot(key.hash(hashing));
+fn hash<K: Packed, const N: usize>(
+    view: &View<'_, K>,
+    hashing: &impl Hashing,
+    keys: &[K],
+    spots: &mut [Spot; N],
+) {
+    let mut hashes = [0; N];
+    for (key, hash) in keys.iter().zip(&mut hashes) {
+        *hash = key.hash(hashing);
+    }
+    for (hash, spot) in hashes.iter().zip(&mut *spots) {
+        *spot = view.spot(*hash);
+    }
+    for (spot, _) in spots.iter().zip(keys) {
         view.prefetch_bucket(*spot);
     }
 }
