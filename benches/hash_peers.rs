@@ -5,12 +5,13 @@
 //! printed is the median of five. Keys are IPv4 5-tuples, packed into 16 bytes for both.
 //!
 //! Look-ups are made 32 a call, and as many a call as each takes: rte_hash 64, ours 1,024, which it fetches
-//! 64 at a time. Keys are written 1,024 at a time just before, outside the time, and so are in the cache,
-//! as those of packets are; a list of all would push the tables out. Before each timed pass come a few that are
-//! not, as the caches are full of the other's table. To insert, ours writes key and whole
-//! state of connections that exist already, as a restart does, 32 a call; the peer, which has no such
-//! call, adds keys one by one. To open a connection, as packets do, ours looks it up and decides whether
-//! the packet may open it before that.
+//! 64 at a time. What is looked up or inserted is written 1,024 at a time just before, outside the time, and
+//! so is in the cache, as that of packets is; a list of all would push the tables out. Before each timed pass of
+//! look-ups come a few that are not, as the caches are full of the other's table.
+//!
+//! To insert, ours writes key and whole state of connections that exist already, as a restart does, 32 a
+//! call; the peer, which has no such call, adds keys one by one. To open a connection, as packets do, ours
+//! looks it up and decides whether the packet may open it before that.
 
 #[path = "support/dpdk.rs"]
 mod dpdk;
@@ -94,21 +95,29 @@ fn compare(peer: &Peer, flows: &[Key]) {
             took
         },
     );
-    now = now.after(Duration::from_secs(600));
+    let numbers: Vec<u32> = (0..flows.len() as u32).collect();
     let [bulk, added] = rounds(
         |_| {
             now = now.after(Duration::from_secs(600));
             table.expire(now, usize::MAX, |_| {});
-            let begin = seconds();
-            insert_all(&table, now, flows);
-            seconds() - begin
+            let old = old_connection(&flows[0], now);
+            time_fresh(
+                &numbers,
+                |key| Ended { key, ..old },
+                |some| some.chunks(BATCH).map(|some| table.insert_all(some)).sum(),
+            )
         },
         |_| {
             peer.destroy();
             peer.create(flows.len());
-            let begin = seconds();
-            peer.insert(&packed);
-            seconds() - begin
+            time_fresh(
+                &numbers,
+                |key| pack(&key),
+                |keys| {
+                    peer.insert(keys);
+                    keys.len()
+                },
+            )
         },
     );
     let each = |bytes: usize| bytes as f64 / flows.len() as f64;
@@ -145,23 +154,23 @@ fn compare(peer: &Peer, flows: &[Key]) {
     peer.destroy();
 }
 
-/// Seconds that `look_up` takes for the flows with numbers `picks`, all of which it must find, without
-/// the time to make keys of them, [`FRESH`] at a time.
+/// Seconds that `work` takes for the flows with numbers `picks`, with all of which it must succeed,
+/// without the time to make keys of them, [`FRESH`] at a time.
 fn time_fresh<K>(
     picks: &[u32],
     key: impl Fn(Key) -> K,
-    mut look_up: impl FnMut(&[K]) -> usize,
+    mut work: impl FnMut(&[K]) -> usize,
 ) -> f64 {
     let mut keys = Vec::with_capacity(FRESH);
-    let (mut took, mut hits) = (Duration::ZERO, 0);
+    let (mut took, mut done) = (Duration::ZERO, 0);
     for picks in picks.chunks(FRESH) {
         keys.clear();
         keys.extend(picks.iter().map(|n| key(flow(*n))));
         let begin = Instant::now();
-        hits += look_up(&keys);
+        done += work(&keys);
         took += begin.elapsed();
     }
-    assert_eq!(hits, picks.len());
+    assert_eq!(done, picks.len());
     took.as_secs_f64()
 }
 
@@ -208,21 +217,13 @@ fn report(what: &str, count: usize, ours: f64, theirs: f64, bytes: (f64, f64)) {
     );
 }
 
-/// Inserts connections with their whole state, made as they go, as a restart does.
-fn insert_all(table: &Table, now: Time, flows: &[Key]) {
-    let probe = probe(&flows[0]);
+/// A connection that exists already.
+fn old_connection(flow: &Key, now: Time) -> Ended {
+    let probe = probe(flow);
     let seen = now.as_millis() as u32;
     let connection =
         Connection::open(&probe, seen, 0, Grant::default(), false).expect("a datagram");
-    let mut some = [Ended { key: probe.key, connection }; BATCH];
-    let mut inserted = 0;
-    for flows in flows.chunks(BATCH) {
-        for (one, key) in some.iter_mut().zip(flows) {
-            one.key = *key;
-        }
-        inserted += table.insert_all(&some[..flows.len()]);
-    }
-    assert_eq!(inserted, flows.len());
+    Ended { key: probe.key, connection }
 }
 
 /// Opens all connections, as the pipeline does: a batch is looked up, then settled.
