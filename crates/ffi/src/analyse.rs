@@ -7,10 +7,10 @@ use core::ffi::c_char;
 use portcullis_core::policy::lint::Finding;
 use portcullis_core::policy::model::Direction;
 use portcullis_core::policy::reach::{Way, reach};
-use portcullis_core::policy::{lint, parse_cluster, parse_policies};
+use portcullis_core::policy::{lint, parse_policies};
 use portcullis_core::report;
 
-use crate::apply::sources;
+use crate::apply::{diff_of, sources};
 use crate::engine::{Managed, portcullis_engine};
 use crate::handle;
 use crate::raw;
@@ -34,17 +34,10 @@ pub unsafe extern "C" fn portcullis_engine_diff_json(
     needed: *mut usize,
 ) -> i32 {
     handle::with::<Managed>(engine, |held| {
-        let given = !cluster.is_null() || cluster_count > 0;
         // SAFETY: by this function's contract.
-        let cluster = unsafe { sources(cluster, cluster_count) }?;
-        // SAFETY: by this function's contract.
-        let policies = unsafe { sources(policies, policy_count) }?;
-        let policies = parse_policies(&policies)?.value;
-        let cluster = match given {
-            true => parse_cluster(&cluster)?.value,
-            false => held.object.in_force().0,
-        };
-        let text = report::diff(&held.object.diff(&cluster, &policies)?).to_string();
+        let diff =
+            unsafe { diff_of(&held.object, (cluster, cluster_count), (policies, policy_count)) }?;
+        let text = report::diff(&diff).to_string();
         // SAFETY: by this function's contract.
         unsafe { raw::copy_text(&text, buffer, size, needed) }
     })

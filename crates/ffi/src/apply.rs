@@ -7,6 +7,7 @@ use std::path::Path;
 
 use portcullis_core::Applied;
 use portcullis_core::identity_table::endpoint::ClusterState;
+use portcullis_core::policy::diff::Diff;
 use portcullis_core::policy::model::PolicySet;
 use portcullis_core::policy::{self, Loaded, Source};
 
@@ -203,14 +204,9 @@ pub unsafe extern "C" fn portcullis_engine_diff(
     changes: *mut usize,
 ) -> i32 {
     handle::with::<Managed>(engine, |held| {
-        let given = !cluster.is_null() || cluster_count > 0;
         // SAFETY: by this function's contract.
-        let cluster = unsafe { sources(cluster, cluster_count) }?;
-        // SAFETY: by this function's contract.
-        let policies = unsafe { sources(policies, policy_count) }?;
-        let (cluster, policies) = parse(&cluster, &policies)?;
-        let cluster = if given { cluster.value } else { held.object.in_force().0 };
-        let diff = held.object.diff(&cluster, &policies.value)?;
+        let diff =
+            unsafe { diff_of(&held.object, (cluster, cluster_count), (policies, policy_count)) }?;
         // SAFETY: by this function's contract.
         unsafe { raw::copy_text(&diff.to_string(), buffer, size, needed) }?;
         // SAFETY: by this function's contract.
@@ -245,6 +241,25 @@ pub(crate) fn parse(
     policies: &[Source],
 ) -> Result<(Loaded<ClusterState>, Loaded<PolicySet>), Failure> {
     Ok((policy::parse_cluster(cluster)?, policy::parse_policies(policies)?))
+}
+
+/// What would change if these documents, each an array and its length, were applied.
+///
+/// # Safety
+/// As the functions that call it.
+pub(crate) unsafe fn diff_of(
+    managed: &Managed,
+    (cluster, cluster_count): (*const portcullis_text, usize),
+    (policies, policy_count): (*const portcullis_text, usize),
+) -> Result<Diff, Failure> {
+    let given = !cluster.is_null() || cluster_count > 0;
+    // SAFETY: by this function's contract.
+    let cluster = unsafe { sources(cluster, cluster_count) }?;
+    // SAFETY: by this function's contract.
+    let policies = unsafe { sources(policies, policy_count) }?;
+    let (cluster, policies) = parse(&cluster, &policies)?;
+    let cluster = if given { cluster.value } else { managed.in_force().0 };
+    Ok(managed.diff(&cluster, &policies.value)?)
 }
 
 /// # Safety

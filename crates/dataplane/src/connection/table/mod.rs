@@ -132,7 +132,8 @@ impl Table {
     }
 
     /// Bytes in use: the index, and connections that are or were in the table. Memory that was never
-    /// touched is not counted.
+    /// touched is not counted. For the control plane: two system calls, and a byte for every 512 connections of
+    /// the capacity while they last.
     pub fn memory_usage(&self) -> usize {
         self.v4.memory_usage() + self.v6.memory_usage()
     }
@@ -151,8 +152,8 @@ impl Table {
     /// `keys[n]`. Takes no lock and changes nothing; what comes or goes meanwhile may be missed or
     /// found.
     ///
-    /// Cost: two cache lines a key, fetched for 32 keys at once, while the 32 before are looked at: with
-    /// many keys in one call, no time is spent waiting for memory that is far away.
+    /// Cost: two cache lines a key. Up to 32 keys are fetched at once; of more, 64 at once while those before
+    /// are looked at, so that many keys in one call hardly wait for memory that is far away.
     pub fn contains_v4(&self, keys: &[KeyV4], found: &mut [bool]) {
         self.hasher.work(Contains { part: &self.v4, keys, found });
     }
